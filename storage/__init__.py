@@ -1,0 +1,54 @@
+"""Artifact store, tables and sources of raw text, on any file system fsspec reaches.
+
+Knows no model and no Prefect, and imports nothing else of this distribution.
+"""
+
+from __future__ import annotations
+
+from storage.artifact import Artifact, Verification
+from storage.digests import JSON, canonical_json, sha256_file, sha256_json
+from storage.errors import (
+    DamagedArtifactError,
+    SourceError,
+    StorageError,
+    StoreFullError,
+    StoreVersionError,
+)
+from storage.lineage import LineageNode
+from storage.manifest import FileEntry, Input, Manifest, Recipe
+from storage.readers import BadRow, LabelledRows, read_labelled, read_texts
+from storage.sources import Source, expand_sources
+from storage.store import ArtifactStore
+from storage.tables import TableWriter, open_writer, read_table, write_table
+from storage.writer import ArtifactWriter
+
+__all__ = [
+    "JSON",
+    "Artifact",
+    "ArtifactStore",
+    "ArtifactWriter",
+    "BadRow",
+    "DamagedArtifactError",
+    "FileEntry",
+    "Input",
+    "LabelledRows",
+    "LineageNode",
+    "Manifest",
+    "Recipe",
+    "Source",
+    "SourceError",
+    "StorageError",
+    "StoreFullError",
+    "StoreVersionError",
+    "TableWriter",
+    "Verification",
+    "canonical_json",
+    "expand_sources",
+    "open_writer",
+    "read_labelled",
+    "read_table",
+    "read_texts",
+    "sha256_file",
+    "sha256_json",
+    "write_table",
+]

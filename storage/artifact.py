@@ -1,0 +1,116 @@
+"""A finished artifact: its manifest, and its files as local paths that were checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from storage.errors import DamagedArtifactError, StorageError
+from storage.manifest import Input
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from storage.backend import Backend
+    from storage.digests import JSON
+    from storage.manifest import FileEntry, Manifest
+
+
+class Artifact:
+    """An artifact of a store. Small: it can be handed between processes; data stays in the store.
+
+    Attributes:
+        manifest: All that is known about it.
+    """
+
+    def __init__(self, manifest: Manifest, backend: Backend) -> None:
+        self.manifest = manifest
+        self._backend = backend
+
+    def __repr__(self) -> str:
+        return f"Artifact({self.kind}/{self.key})"
+
+    @property
+    def kind(self) -> str:
+        """The stage that made it."""
+        return self.manifest.kind
+
+    @property
+    def key(self) -> str:
+        """32 hexadecimal digits, of its recipe."""
+        return self.manifest.key
+
+    @property
+    def digest(self) -> str:
+        """Digest of its content."""
+        return self.manifest.digest
+
+    @property
+    def statistics(self) -> Mapping[str, JSON]:
+        """Figures the stage wrote down."""
+        return self.manifest.statistics
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its files, sorted."""
+        return tuple(file.name for file in self.manifest.files)
+
+    def as_input(self) -> Input:
+        """This artifact as an input of another recipe."""
+        return Input(self.kind, self.key, self.digest)
+
+    def entry(self, name: str) -> FileEntry:
+        """What the manifest says of a file; StorageError, with the names there are, if nothing."""
+        for file in self.manifest.files:
+            if file.name == name:
+                return file
+        known = ", ".join(self.names) or "none"
+        raise StorageError(f"{self.kind}/{self.key} has no file {name!r}; it has: {known}")
+
+    def path(self, name: str) -> Path:
+        """A local path of a file; of a remote store, one of a cached copy. Only for reading.
+
+        Raises:
+            DamagedArtifactError: the file is missing or has another size than was written; when
+                downloaded, also another checksum.
+            StoreFullError: no space for the local copy.
+        """
+        return self._backend.fetch(self.manifest, self.entry(name))
+
+    def directory(self) -> Path:
+        """A local directory that holds all files under their names; raises as `path` does."""
+        paths = [(name, self.path(name)) for name in self.names]
+        if not paths:
+            raise StorageError(f"{self.kind}/{self.key} has no files")
+        name, path = paths[0]
+        return path.parents[name.count("/")]
+
+    def read_json(self, name: str) -> Any:  # noqa: ANN401 (JSON of any shape)
+        """Content of a JSON file; DamagedArtifactError when it is none."""
+        try:
+            return json.loads(self.path(name).read_bytes())
+        except ValueError as error:
+            raise DamagedArtifactError(f"{self.kind}/{self.key}", name, str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Outcome of reading an artifact whole.
+
+    Attributes:
+        kind: Of the artifact, like key.
+        artifact: None where not even the manifest can be read.
+        problems: One line each, naming the file; empty when all is well.
+    """
+
+    kind: str
+    key: str
+    artifact: Artifact | None
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every byte is as it was written."""
+        return not self.problems

@@ -1,0 +1,52 @@
+"""What a store needs of the place it lies in: `LocalBackend` and `ObjectBackend` provide it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from storage.manifest import FileEntry, Manifest
+
+
+class Backend(Protocol):
+    """Reading, listing and atomic publishing below one root; paths are relative, with `/`."""
+
+    @property
+    def temporary(self) -> Path:
+        """Local directory in which artifacts are written before they are published."""
+
+    @property
+    def workspaces(self) -> Path:
+        """Local directory of the workspaces, which survive a killed process."""
+
+    def kinds(self) -> list[str]:
+        """Names in the root that are artifact kinds."""
+
+    def listing(
+        self, kind: str, keys: Collection[str] | None = None
+    ) -> Mapping[str, Mapping[str, int]]:
+        """File sizes by key, then by name inside the artifact; all keys of the kind if None."""
+
+    def read(self, paths: Sequence[str]) -> list[bytes | None]:
+        """Small files, whole; None for one that does not exist."""
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a small file that appears whole."""
+
+    def open(self, path: str) -> BinaryIO:
+        """A file as a stream; FileNotFoundError where there is none."""
+
+    def fetch(self, manifest: Manifest, entry: FileEntry) -> Path:
+        """A local path of a file of an artifact, checked."""
+
+    def located(self, manifest: Manifest) -> Manifest:
+        """The manifest with the `directory` that files of a new artifact get here."""
+
+    def publish(self, directory: Path, manifest: Manifest) -> bool:
+        """Make a local directory an artifact, all at once; False if the key is already taken."""
+
+    def remove(self, kind: str, key: str) -> None:
+        """Remove an artifact; a half-done removal leaves nothing that looks like one."""

@@ -1,0 +1,74 @@
+"""Reading manifests in bulk and judging, from a listing, whether their artifacts are whole."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from storage.errors import DamagedArtifactError
+from storage.manifest import Manifest
+from storage.names import MANIFEST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from storage.backend import Backend
+    from storage.lineage import Name
+
+_LOG = logging.getLogger(__name__)
+
+
+def load_manifests(backend: Backend, names: Sequence[Name]) -> list[Manifest | None]:
+    """Manifests of whole artifacts, in the order asked for: one listing per kind.
+
+    None where there is none, and, with a warning in the log, where one is damaged.
+
+    Raises:
+        StoreVersionError: a newer version wrote one of them.
+    """
+    keys: dict[str, set[str]] = {}
+    for kind, key in names:
+        keys.setdefault(kind, set()).add(key)
+    listings = {kind: backend.listing(kind, wanted) for kind, wanted in keys.items()}
+    present = [
+        (kind, key) for kind, key in dict.fromkeys(names) if MANIFEST in listings[kind].get(key, {})
+    ]
+    texts = backend.read([f"{kind}/{key}/{MANIFEST}" for kind, key in present])
+    loaded: dict[Name, Manifest] = {}
+    for (kind, key), text in zip(present, texts, strict=True):
+        try:
+            manifest = parse_manifest(kind, key, text)
+            check_sizes(manifest, listings[kind][key])
+            loaded[kind, key] = manifest
+        except DamagedArtifactError as error:
+            _LOG.warning("%s", error)
+    return [loaded.get(name) for name in names]
+
+
+def parse_manifest(kind: str, key: str, text: bytes | None) -> Manifest:
+    """The manifest found under `kind/key`.
+
+    Raises:
+        DamagedArtifactError: it is missing, malformed, or describes another artifact.
+        StoreVersionError: a newer version wrote it.
+    """
+    name = f"{kind}/{key}"
+    if text is None:
+        raise DamagedArtifactError(name, MANIFEST, "it is missing")
+    manifest = Manifest.from_json(text, artifact=name)
+    if (manifest.kind, manifest.key) != (kind, key):
+        reason = f"it describes {manifest.kind}/{manifest.key}"
+        raise DamagedArtifactError(name, MANIFEST, reason)
+    return manifest
+
+
+def check_sizes(manifest: Manifest, sizes: Mapping[str, int]) -> None:
+    """Compare file sizes with a manifest; DamagedArtifactError names the first bad file."""
+    name = f"{manifest.kind}/{manifest.key}"
+    for file in manifest.files:
+        size = sizes.get(f"{manifest.directory}/{file.name}".lstrip("/"))
+        if size is None:
+            raise DamagedArtifactError(name, file.name, "the file is missing")
+        if size != file.bytes:
+            reason = f"it has {size:,} bytes instead of {file.bytes:,}"
+            raise DamagedArtifactError(name, file.name, reason)

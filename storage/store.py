@@ -1,0 +1,300 @@
+"""The artifact store: content-addressed directories with a manifest each, on any file system.
+
+    <root>/store.json                     the format of the store
+    <root>/<kind>/<key>/manifest.json     written last: what has none does not exist
+    <root>/<kind>/<key>/...               the files
+
+The store alone decides what is already there; nobody else keeps records of finished work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from storage import lineage
+from storage.artifact import Artifact, Verification
+from storage.catalogue import check_sizes, load_manifests, parse_manifest
+from storage.errors import (
+    DamagedArtifactError,
+    StorageError,
+    StoreFullError,
+    StoreVersionError,
+    is_out_of_space,
+)
+from storage.local import LocalBackend
+from storage.names import MANIFEST, check_key, check_key_prefix, check_kind
+from storage.objects import ObjectBackend
+from storage.scratch import make_temporary, size_of, sweep
+from storage.writer import ArtifactWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from storage.backend import Backend
+    from storage.lineage import LineageNode, Name
+    from storage.manifest import FileEntry, Manifest, Recipe
+
+FORMAT = 1
+"""Newest store format this version reads and the one it writes."""
+
+_LOG = logging.getLogger(__name__)
+_STORE_FILE = "store.json"
+_PUBLISH_TRIES = 5
+_BLOCK = 1 << 20
+_SHOWN = 10
+
+
+class ArtifactStore:
+    """Artifacts below one root.
+
+    A store can be pickled; it is opened anew where it arrives. Threads may share it.
+
+    Args:
+        url: A path, or any URL fsspec knows (`s3://bucket/runs`). Made if it does not exist.
+        storage_options: What fsspec needs to open the URL (keys, endpoint).
+
+    Raises:
+        StoreVersionError: a newer version wrote the store.
+        StorageError: `store.json` is unreadable, or the place cannot be reached.
+    """
+
+    def __init__(
+        self, url: str | Path, *, storage_options: Mapping[str, object] | None = None
+    ) -> None:
+        self.url = str(url)
+        self._options = dict(storage_options or {})
+        self._backend = _open_backend(self.url, self._options)
+        self._check_format()
+
+    def __repr__(self) -> str:
+        return f"ArtifactStore({self.url!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reopen, (self.url, self._options)
+
+    def find(self, recipe: Recipe) -> Artifact | None:
+        """The artifact of a recipe, or None if it has to be made.
+
+        Also None, with a warning in the log that names it, when a file has not the size it should
+        have. Checksums are the business of `verify`.
+
+        Raises:
+            StoreVersionError: a newer version wrote its manifest.
+        """
+        return self.find_all([recipe])[0]
+
+    def find_all(self, recipes: Sequence[Recipe]) -> list[Artifact | None]:
+        """`find` for many recipes, with one listing per kind. Same order as `recipes`."""
+        names = [(recipe.kind, recipe.key) for recipe in recipes]
+        manifests = self._load(names)
+        return [None if m is None else Artifact(m, self._backend) for m in manifests]
+
+    @contextmanager
+    def create(
+        self, recipe: Recipe, *, tool_version: str | None = None
+    ) -> Iterator[ArtifactWriter]:
+        """Make the artifact of a recipe: write files in the with-block, use `.artifact` after it.
+
+        Everything appears at once when the block ends, or nothing if it raises or is killed. When
+        another process published the same recipe meanwhile, its artifact is used and this one is
+        discarded. A damaged artifact under the key is replaced.
+
+        Raises:
+            StoreFullError: no space left.
+            StorageError: nothing was written, or a file has an unsafe name.
+        """
+        kind, key = recipe.kind, recipe.key
+        sweep(self._backend.temporary, kind, key)
+        directory: Path | None = None
+        try:
+            directory = make_temporary(self._backend.temporary, kind, key)
+            writer = ArtifactWriter(recipe, directory)
+            yield writer
+            manifest = self._backend.located(writer.manifest(tool_version or "unknown"))
+            writer.artifact = self._publish(directory, manifest)
+        except BaseException as error:
+            if not is_out_of_space(error) or isinstance(error, StorageError):
+                raise
+            written = size_of(directory) if directory else 0
+            place = str(self._backend.temporary)
+            raise StoreFullError(f"{kind}/{key}", place, written) from error
+        finally:
+            if directory:
+                shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(self._workspace(recipe), ignore_errors=True)
+
+    def workspace(self, recipe: Recipe) -> Path:
+        """A local directory for checkpoints of long work; empty at first, it survives a kill.
+
+        Removed when the artifact of the recipe is published.
+        """
+        path = self._workspace(recipe)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def artifacts(self, kind: str | None = None) -> list[Manifest]:
+        """Manifests of all artifacts, by kind and then by time; damaged ones only in the log."""
+        found: list[Manifest] = []
+        for each in self._kinds(kind):
+            names = [(each, key) for key in self._backend.listing(each)]
+            manifests = [m for m in self._load(names) if m is not None]
+            found += sorted(manifests, key=lambda m: (m.created, m.key))
+        return found
+
+    def get(self, kind: str, key_prefix: str) -> Artifact:
+        """The artifact whose key starts with a prefix.
+
+        Raises:
+            StorageError: none or several do; the message lists candidates.
+            DamagedArtifactError: its manifest or the size of a file is wrong.
+        """
+        check_kind(kind)
+        check_key_prefix(key_prefix)
+        listing = self._backend.listing(kind)
+        keys = [key for key, files in listing.items() if MANIFEST in files]
+        matching = [key for key in keys if key.startswith(key_prefix)]
+        if len(matching) != 1:
+            raise StorageError(_explain_prefix(kind, key_prefix, keys, matching, self._kinds(None)))
+        (key,) = matching
+        manifest = parse_manifest(kind, key, self._manifest_text(kind, key))
+        check_sizes(manifest, listing[key])
+        return Artifact(manifest, self._backend)
+
+    def verify(
+        self, kind: str | None = None, key_prefix: str | None = None
+    ) -> Iterator[Verification]:
+        """Read every file of the artifacts chosen and compare checksums; changes nothing.
+
+        A damaged artifact whose sizes are right is still found by `find`: `remove` it to have it
+        recomputed.
+        """
+        if key_prefix is not None:
+            check_key_prefix(key_prefix)
+        for each in self._kinds(kind):
+            for key, files in sorted(self._backend.listing(each).items()):
+                if MANIFEST in files and key.startswith(key_prefix or ""):
+                    yield self._verify(each, key)
+
+    def lineage(self, artifact: Artifact) -> LineageNode:
+        """What an artifact was made from, back to the sources."""
+        known = lineage.trace([artifact.manifest], self._load)
+        return lineage.tree(artifact.manifest, known)
+
+    def unreachable(self, keep: Iterable[Artifact]) -> list[Manifest]:
+        """Manifests of all artifacts that the kept ones were not made from: what gc may remove."""
+        known = lineage.trace([artifact.manifest for artifact in keep], self._load)
+        return [m for m in self.artifacts() if (m.kind, m.key) not in known]
+
+    def remove(self, kind: str, key: str) -> None:
+        """Remove an artifact; nothing happens if there is none."""
+        self._backend.remove(check_kind(kind), check_key(key))
+
+    def _check_format(self) -> None:
+        try:
+            (text,) = self._backend.read([_STORE_FILE])
+            if text is None:
+                self._backend.write(_STORE_FILE, json.dumps({"format": FORMAT}).encode() + b"\n")
+                return
+        except OSError as error:
+            raise StorageError(f"the store {self.url} cannot be opened: {error}") from error
+        try:
+            found = json.loads(text)["format"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise StorageError(f"{self.url}/{_STORE_FILE} is no store description") from error
+        if not isinstance(found, int):
+            raise StorageError(f"{self.url}/{_STORE_FILE}: the format {found!r} is no number")
+        if found > FORMAT:
+            raise StoreVersionError(f"the store {self.url}", found, FORMAT)
+
+    def _kinds(self, kind: str | None) -> list[str]:
+        return self._backend.kinds() if kind is None else [check_kind(kind)]
+
+    def _workspace(self, recipe: Recipe) -> Path:
+        return self._backend.workspaces / f"{recipe.kind}-{recipe.key}"
+
+    def _load(self, names: Sequence[Name]) -> list[Manifest | None]:
+        return load_manifests(self._backend, names)
+
+    def _publish(self, directory: Path, manifest: Manifest) -> Artifact:
+        kind, key = manifest.kind, manifest.key
+        for _ in range(_PUBLISH_TRIES):
+            (winner,) = self._load([(kind, key)])
+            if winner is not None:
+                _LOG.info("%s/%s was published by someone else; using theirs", kind, key)
+                return Artifact(winner, self._backend)
+            if self._backend.publish(directory, manifest):
+                return Artifact(manifest, self._backend)
+            if self._load([(kind, key)]) == [None]:
+                _LOG.warning("replacing what is damaged under %s/%s", kind, key)
+                self._backend.remove(kind, key)
+        raise StorageError(f"{kind}/{key} could not be published: something else keeps its place")
+
+    def _manifest_text(self, kind: str, key: str) -> bytes | None:
+        return self._backend.read([f"{kind}/{key}/{MANIFEST}"])[0]
+
+    def _verify(self, kind: str, key: str) -> Verification:
+        try:
+            manifest = parse_manifest(kind, key, self._manifest_text(kind, key))
+        except (DamagedArtifactError, StoreVersionError) as error:
+            return Verification(kind, key, None, (str(error),))
+        problems = [p for p in (self._problem(manifest, file) for file in manifest.files) if p]
+        if manifest.recipe.key != key:
+            problems.append(f"{MANIFEST}: its recipe does not give this key; it was altered")
+        return Verification(kind, key, Artifact(manifest, self._backend), tuple(problems))
+
+    def _problem(self, manifest: Manifest, file: FileEntry) -> str | None:
+        parts = (manifest.kind, manifest.key, manifest.directory, file.name)
+        digest = hashlib.sha256()
+        size = 0
+        try:
+            with self._backend.open("/".join(filter(None, parts))) as stream:
+                while block := stream.read(_BLOCK):
+                    digest.update(block)
+                    size += len(block)
+        except FileNotFoundError:
+            return f"{file.name}: the file is missing"
+        except StorageError as error:
+            return f"{file.name}: {error}"
+        if size != file.bytes:
+            return f"{file.name}: it has {size:,} bytes instead of {file.bytes:,}"
+        if digest.hexdigest() != file.sha256:
+            return f"{file.name}: its bytes are not those that were written (checksum)"
+        return None
+
+
+def _open_backend(url: str, options: Mapping[str, object]) -> Backend:
+    try:
+        fs, path = fsspec.core.url_to_fs(url, **options)
+    except (ValueError, ImportError) as error:
+        raise StorageError(f"the store {url} cannot be opened: {error}") from error
+    if isinstance(fs, LocalFileSystem):
+        return LocalBackend(Path(path))
+    return ObjectBackend(url, options)
+
+
+def _reopen(url: str, options: Mapping[str, object]) -> ArtifactStore:
+    return ArtifactStore(url, storage_options=options)
+
+
+def _explain_prefix(
+    kind: str, prefix: str, keys: Sequence[str], matching: Sequence[str], kinds: Sequence[str]
+) -> str:
+    if matching:
+        return f"{len(matching)} {kind} artifacts start with {prefix}: {_some(matching)}"
+    if keys:
+        return f"no {kind} artifact starts with {prefix}; there are: {_some(keys)}"
+    return f"there is no {kind} artifact; kinds in this store: {', '.join(kinds) or 'none'}"
+
+
+def _some(keys: Sequence[str]) -> str:
+    shown = ", ".join(sorted(keys)[:_SHOWN])
+    return shown if len(keys) <= _SHOWN else f"{shown} and {len(keys) - _SHOWN} more"
