@@ -1,0 +1,71 @@
+"""Bags of n-grams: for each text, the vocabulary rows of the n-grams it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsedistill.errors import DataError
+from sparsedistill.text.buffers import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bags:
+    """Ragged rows of row numbers: bag `i` is `rows[offsets[i]:offsets[i + 1]]`.
+
+    Inside a bag the n-grams come by the position of their first token, then by length; one that
+    occurs twice is there twice, an unknown one is not.
+
+    Attributes:
+        rows: int32[n-grams].
+        offsets: int64[bags + 1], ascending from 0.
+    """
+
+    rows: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", frozen(self.rows, np.int32))
+        object.__setattr__(self, "offsets", frozen(self.offsets, np.int64))
+        offsets = self.offsets
+        if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(self.rows):
+            raise DataError(f"bag offsets must run from 0 to the number of rows, {len(self.rows)}")
+        if (np.diff(offsets) < 0).any():
+            raise DataError("bag offsets must ascend")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, bag: int) -> NDArray[np.int32]:
+        if not -len(self) <= bag < len(self):
+            raise IndexError(f"bag {bag} of {len(self)}")
+        bag %= len(self)
+        return self.rows[self.offsets[bag] : self.offsets[bag + 1]]
+
+    def __iter__(self) -> Iterator[NDArray[np.int32]]:
+        return (self[bag] for bag in range(len(self)))
+
+    def take(self, indices: NDArray[np.integer[Any]] | Sequence[int]) -> Bags:
+        """The bags in the order asked for, copied together."""
+        indices = np.asarray(indices, np.int64)
+        starts = self.offsets[:-1][indices]
+        lengths = self.offsets[1:][indices] - starts
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        where = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Bags(self.rows[where], offsets)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Bags]) -> Bags:
+        """All bags of the parts, in order; no parts give no bags."""
+        rows = np.concatenate([np.zeros(0, np.int32), *(part.rows for part in parts)])
+        lengths = [np.diff(part.offsets) for part in parts]
+        offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))
+        return cls(rows, offsets)

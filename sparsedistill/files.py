@@ -1,0 +1,178 @@
+"""The files of a saved model or vocabulary: JSON, safetensors, and strings under zstandard.
+
+Reading them runs nothing and believes nothing: whatever is wrong with a file is a `ModelFileError`
+that names it and the reason. Files are written beside their place and moved into it, so that a
+reader (and a table that is still mapped) never sees half a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import zstandard
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as safetensors_bytes
+
+from sparsedistill.errors import DataError, ModelFileError
+from sparsedistill.text.buffers import TextBuffer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import DTypeLike, NDArray
+
+T = TypeVar("T")
+
+_LEVEL = 9
+_LINE_END = 0x0A
+# The names that the safetensors format gives to the types that are used here.
+_DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "i1", "U64": "<u8", "I64": "<i8"}
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put a whole file in place, or none."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink()
+        raise
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object, keys as given."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, text.encode("utf-8") + b"\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays in the safetensors format; the same arrays give the same bytes."""
+    content = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    write_bytes(path, safetensors_bytes(content))
+
+
+def write_strings(path: Path, strings: TextBuffer) -> None:
+    """Write strings, one a line, compressed.
+
+    Raises:
+        DataError: A string has a line end.
+    """
+    begin, end = strings.offsets[0], strings.offsets[-1]
+    text = strings.data[begin:end]
+    if (text == _LINE_END).any():
+        row = next(i for i, string in enumerate(strings) if "\n" in string)
+        raise DataError(f"n-gram {row} has a line end: {strings[row]!r}")
+    lines = np.insert(text, strings.offsets[1:] - begin, _LINE_END)
+    write_bytes(path, zstandard.ZstdCompressor(level=_LEVEL).compress(lines.tobytes()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    try:
+        value = json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path}: not a JSON object")
+    return value
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file that has to be there."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def check_format(path: Path, config: Mapping[str, Any], newest: int) -> None:
+    """Refuse a format that this version does not know."""
+    found = checked_field(path, config, "format", int)
+    if found > newest:
+        raise ModelFileError(
+            f"{path}: format {found} is newer than this version's {newest}; upgrade sparsedistill"
+        )
+    if found < 1:
+        raise ModelFileError(f"{path}: there is no format {found}")
+
+
+def checked_field(path: Path, config: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    """A field of a JSON object that must be of a type; an integer that must not be negative."""
+    value = config.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ModelFileError(f"{path}: {name} must be of type {kind.__name__}, not {value!r:.60}")
+    if isinstance(value, int) and value < 0:
+        raise ModelFileError(f"{path}: {name} is negative: {value}")
+    return value
+
+
+def read_tensors(
+    path: Path, expected: Mapping[str, tuple[DTypeLike, tuple[int, ...]]]
+) -> dict[str, NDArray[Any]]:
+    """Map the arrays of a safetensors file into memory, read-only.
+
+    Args:
+        path: The file.
+        expected: Type and shape that each must have; there may be no others.
+
+    Raises:
+        ModelFileError: Missing, truncated or otherwise malformed, or not the expected arrays.
+    """
+    try:
+        # Checks the header and that the arrays fill the file; reads none of them.
+        with safe_open(path, framework="numpy") as file:
+            names = set(file.keys())
+        with path.open("rb") as raw:
+            start = 8 + int.from_bytes(raw.read(8), "little")
+            header = json.loads(raw.read(start - 8))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: not a whole safetensors file: {error}") from error
+    if names != set(expected):
+        raise ModelFileError(f"{path}: holds {sorted(names)}, expected {sorted(expected)}")
+    arrays = {}
+    for name, (dtype, shape) in expected.items():
+        entry = header[name]
+        found = _DTYPES.get(entry["dtype"]), tuple(entry["shape"])
+        if found[0] is None or np.dtype(found[0]) != np.dtype(dtype) or found[1] != shape:
+            raise ModelFileError(
+                f"{path}: {name} is {entry['dtype']}{list(found[1])}, "
+                f"expected {np.dtype(dtype).name}{list(shape)}"
+            )
+        if 0 in shape:
+            arrays[name] = np.zeros(shape, dtype)
+            continue
+        offset = start + entry["data_offsets"][0]
+        # As a plain ndarray: the kernels know no memmap.
+        arrays[name] = np.asarray(np.memmap(path, dtype, "r", offset, shape))
+    return arrays
+
+
+def read_strings(path: Path, rows: int) -> TextBuffer:
+    """Read what `write_strings` wrote.
+
+    Raises:
+        ModelFileError: Missing, damaged, or not `rows` lines of UTF-8.
+    """
+    try:
+        content = zstandard.ZstdDecompressor().decompress(read_bytes(path))
+        content.decode("utf-8")
+    except (zstandard.ZstdError, MemoryError, ValueError) as error:
+        raise ModelFileError(f"{path}: damaged: {error}") from error
+    data = np.frombuffer(content, np.uint8)
+    line_ends = np.flatnonzero(data == _LINE_END)
+    if len(line_ends) != rows or (rows and line_ends[-1] != len(data) - 1):
+        raise ModelFileError(f"{path}: {len(line_ends)} whole lines, expected {rows}")
+    # Row i begins after the i-th line end; without the ends themselves, i bytes earlier.
+    offsets = np.concatenate([[0], line_ends - np.arange(rows)])
+    try:
+        return TextBuffer(data[data != _LINE_END], offsets)
+    except DataError as error:
+        raise ModelFileError(f"{path}: {error}") from error

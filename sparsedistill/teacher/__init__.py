@@ -1,0 +1,1 @@
+"""The teacher: a Hugging Face sequence classifier, fine-tuned here or elsewhere, and its logits."""

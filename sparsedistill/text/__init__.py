@@ -1,0 +1,1 @@
+"""Text to n-grams: buffers, the Unicode table, the readable oracle, the kernels, counting."""

@@ -1,0 +1,1 @@
+"""Training of students: data order, sparse Adam, the loop."""

@@ -1,0 +1,40 @@
+"""A small model that the tests of the run-time classifier share."""
+
+import numpy as np
+
+from sparsedistill.folded import FoldedModel
+from sparsedistill.text.ngram_spec import NgramSpec
+from sparsedistill.vocabulary import Vocabulary
+
+WORDS = ["the", "film", "was", "good", "bad", "very", "not", "of"]
+NGRAMS = [*WORDS, "the film", "not good", "very bad film"]
+TEXTS = [
+    "The film was good",
+    "not good, not good at all: a VERY bad film!",
+    "",
+    "nothing known here",
+    "good " * 3000,
+    "ΟΔΟΣ film 🙂",
+]
+
+
+def small_vocabulary(ngrams=NGRAMS):
+    return Vocabulary.from_ngrams(NgramSpec(), ngrams)
+
+
+def small_model(*, hidden=37, classes=3, activation="relu", seed=0, **changes):
+    rng = np.random.default_rng(seed)
+    vocabulary = small_vocabulary()
+    options = {
+        "labels": tuple(f"label {c}" for c in range(classes)),
+        "spec": vocabulary.spec,
+        "index": vocabulary.index,
+        "max_ngrams": 2048,
+        "table": rng.standard_normal((len(vocabulary), hidden)).astype(np.float32),
+        "hidden_bias": rng.standard_normal(hidden) * 0.1,
+        "head_weight": rng.standard_normal((classes, hidden)) / hidden,
+        "head_bias": rng.standard_normal(classes),
+        "activation": activation,
+        "temperature": 1.5,
+    }
+    return FoldedModel(**{**options, **changes})

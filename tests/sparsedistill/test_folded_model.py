@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+from folded_cases import NGRAMS, TEXTS, small_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsedistill import folded
+from sparsedistill.bags import Bags
+from sparsedistill.errors import ConfigError, DataError
+from sparsedistill.folded import convert_table
+from sparsedistill.text import oracle
+from sparsedistill.text.buffers import TextBuffer
+
+TYPES = ["float32", "float16", "int8"]
+
+
+def formula(model, texts):
+    """The model in numpy, in float64, from the strings on."""
+    rows = model.rows(np.arange(len(NGRAMS))).astype(np.float64)
+    hidden = []
+    for text in texts:
+        known = [NGRAMS.index(g) for g in oracle.ngrams(text, model.spec) if g in NGRAMS]
+        known = known[: model.max_ngrams]
+        hidden.append((rows[known].mean(axis=0) if known else 0) + model.hidden_bias)
+    active = np.maximum(hidden, 0) if model.activation == "relu" else np.tanh(hidden)
+    return active @ model.head_weight.T.astype(np.float64) + model.head_bias
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("table_type", TYPES)
+@pytest.mark.parametrize("hidden", [1, 8, 37])
+def test_logits_equal_the_matrix_formula(table_type, activation, hidden):
+    model = small_model(activation=activation, hidden=hidden).converted(table_type)
+    logits = model.logits(TextBuffer.from_strings(TEXTS))
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, formula(model, TEXTS), rtol=1e-6, atol=1e-6)
+
+
+def test_a_text_without_known_ngrams_has_the_zero_vector_for_its_mean():
+    model = small_model()
+    expected = model.head(model.hidden_bias[None])
+    np.testing.assert_array_equal(
+        model.logits(TextBuffer.from_strings(["", "??"])), [*expected] * 2
+    )
+
+
+def test_only_the_first_max_ngrams_count():
+    model = small_model(max_ngrams=1)
+    logits = model.logits(TextBuffer.from_strings(["good bad", "good"]))
+    np.testing.assert_array_equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("table_type", TYPES)
+def test_a_texts_logits_depend_on_no_other_text_and_not_on_threads(table_type, monkeypatch):
+    model = small_model().converted(table_type)
+    texts = TextBuffer.from_strings(TEXTS * 20)
+    together = model.logits(texts)
+    alone = [model.logits(TextBuffer.from_strings([text]))[0] for text in TEXTS]
+    np.testing.assert_array_equal(together, np.array(alone * 20))
+    monkeypatch.setattr(folded, "BLOCK", 7)
+    np.testing.assert_array_equal(model.logits(texts, threads=3), together)
+
+
+def test_every_finite_float16_is_read_exactly():
+    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    values = values[np.isfinite(values)]
+    model = small_model(hidden=len(values), table=np.tile(values, (len(NGRAMS), 1)))
+    sums = np.empty((1, len(values)), np.float32)
+    bags = Bags(np.array([3]), np.array([0, 1]))
+    folded.add_float16(bags.rows, bags.offsets, model.table.view(np.uint16), sums)
+    np.testing.assert_array_equal(sums[0], values.astype(np.float32))
+
+
+@given(st.lists(st.floats(-10000, 10000, width=32), min_size=1, max_size=8), st.floats(1e-6, 1e3))
+@settings(deadline=None)
+def test_int8_is_off_by_half_a_step_at_most(row, factor):
+    table = np.array([row, [0.0] * len(row)], np.float32) * np.float32(factor)
+    quantised, scale = convert_table(table, "int8")
+    error = np.abs(quantised * scale[:, None].astype(np.float64) - table)
+    assert (error <= scale[:, None] * 0.5001 + 1e-30).all()
+
+
+def test_converting_to_a_wider_type_changes_nothing():
+    model = small_model().converted("int8")
+    np.testing.assert_array_equal(
+        model.converted("float32").logits(TextBuffer.from_strings(TEXTS)),
+        small_model(table=model.rows(np.arange(len(NGRAMS)))).logits(
+            TextBuffer.from_strings(TEXTS)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "table_type"), [(1e6, "float16"), (np.nan, "int8"), (np.inf, "float16")]
+)
+def test_a_table_that_does_not_fit_the_type_is_refused_by_row(value, table_type):
+    table = np.zeros((4, 2), np.float32)
+    table[2, 1] = value
+    with pytest.raises(DataError, match="row 2"):
+        convert_table(table, table_type)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"table": np.zeros((11, 37))}, "float64"),
+        ({"table": np.zeros((11, 37), np.int8)}, "scale per row"),
+        ({"scale": np.ones(11)}, "scale per row"),
+        ({"table": np.zeros((10, 37), np.float32)}, "10 rows for 11 n-grams"),
+        ({"hidden_bias": np.zeros(3)}, r"hidden_bias must be \[37\]"),
+        ({"head_bias": np.full(3, np.nan)}, "head_bias has values that are not finite"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(DataError, match=message):
+        small_model(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": ("a", "b", "a")},
+        {"activation": "gelu"},
+        {"temperature": 0.0},
+        {"temperature": float("nan")},
+        {"max_ngrams": 0},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes):
+    with pytest.raises(ConfigError):
+        small_model(**changes)

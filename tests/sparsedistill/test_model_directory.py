@@ -1,0 +1,170 @@
+import json
+
+import numpy as np
+import pytest
+from folded_cases import NGRAMS, TEXTS, small_model, small_vocabulary
+
+from sparsedistill import Classifier
+from sparsedistill.errors import DataError, ModelFileError
+from sparsedistill.model_format import load_model, load_ngrams, read_config, save_model
+from sparsedistill.text.buffers import TextBuffer
+
+FILES = ["config.json", "model.safetensors", "ngrams.txt.zst", "vocabulary.safetensors"]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    directory = tmp_path / "student"
+    save_model(directory, small_model(), small_vocabulary(), training={"teacher": "base"})
+    return directory
+
+
+@pytest.mark.parametrize("table_type", ["float32", "float16", "int8"])
+def test_a_loaded_model_answers_the_same_bits(tmp_path, table_type):
+    model = small_model(activation="tanh").converted(table_type)
+    save_model(tmp_path, model, small_vocabulary())
+    loaded = load_model(tmp_path, verify=True)
+    texts = TextBuffer.from_strings(TEXTS)
+    np.testing.assert_array_equal(loaded.logits(texts), model.logits(texts))
+    assert (loaded.labels, loaded.spec, loaded.temperature, loaded.max_ngrams) == (
+        model.labels,
+        model.spec,
+        model.temperature,
+        model.max_ngrams,
+    )
+
+
+def test_the_directory_holds_what_the_design_says_and_the_same_model_the_same_bytes(
+    saved, tmp_path
+):
+    assert sorted(path.name for path in saved.iterdir()) == FILES
+    Classifier.load(saved).save(tmp_path / "again")
+    for name in FILES:
+        assert (saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    assert list(load_ngrams(saved)) == NGRAMS
+    assert read_config(saved).training == {"teacher": "base"}
+
+
+def test_the_table_is_mapped_and_not_read(saved):
+    table = load_model(saved).table
+    while isinstance(table, np.ndarray) and not isinstance(table, np.memmap):
+        table = table.base
+    assert isinstance(table, np.memmap)
+
+
+def test_a_model_may_do_without_its_strings(tmp_path):
+    save_model(tmp_path, small_model(), None)
+    classifier = Classifier.load(tmp_path)
+    assert classifier.explain("the film").ngrams[0].ngram in NGRAMS
+    assert load_ngrams(tmp_path) is None
+    assert classifier.ngrams is None
+    classifier.save(tmp_path / "again")
+    assert not (tmp_path / "again" / "ngrams.txt.zst").exists()
+
+
+def test_the_vocabulary_of_another_model_is_refused(tmp_path):
+    with pytest.raises(DataError, match="row by row"):
+        save_model(tmp_path, small_model(), small_vocabulary(NGRAMS[::-1]))
+
+
+def test_replacing_a_model_leaves_a_loaded_one_as_it_was(saved):
+    texts = TextBuffer.from_strings(TEXTS)
+    loaded = load_model(saved)
+    save_model(saved, small_model(seed=1), small_vocabulary())
+    np.testing.assert_array_equal(loaded.logits(texts), small_model().logits(texts))
+    np.testing.assert_array_equal(
+        load_model(saved).logits(texts), small_model(seed=1).logits(texts)
+    )
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def cut_and_hide_it(directory, name):
+    cut(directory / name)
+    files = json.loads((directory / "config.json").read_text())["files"]
+    files[name]["bytes"] = (directory / name).stat().st_size
+    edit(directory / "config.json", files=files)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "config.json").unlink(), "config.json: there is no such file"),
+        (lambda d: (d / "config.json").write_bytes(b"\xff"), "config.json: not JSON"),
+        (lambda d: (d / "config.json").write_text("[]"), "config.json: not a JSON object"),
+        (lambda d: edit(d / "config.json", format=2), "config.json: format 2 is newer"),
+        (lambda d: edit(d / "config.json", format="1"), "config.json: format must be of type int"),
+        (lambda d: edit(d / "config.json", format=0), "no format 0"),
+        (lambda d: edit(d / "config.json", labels=["a", 2, "b"]), "labels must be strings"),
+        (lambda d: edit(d / "config.json", labels=["a", "a", "b"]), "config.json: .*different"),
+        (lambda d: edit(d / "config.json", labels=["a", "b"]), r"head_weight is F32\[3, 37\]"),
+        (lambda d: edit(d / "config.json", rows=12), r"table is F32\[11, 37\]"),
+        (lambda d: edit(d / "config.json", rows=-1), "rows is negative"),
+        (lambda d: edit(d / "config.json", hidden=None), "hidden must be of type int"),
+        (lambda d: edit(d / "config.json", bridges=5), "vocabulary.safetensors: bridges"),
+        (lambda d: edit(d / "config.json", dtype="float64"), "dtype 'float64'"),
+        (lambda d: edit(d / "config.json", dtype="float16"), "table is F32"),
+        (lambda d: edit(d / "config.json", dtype="int8"), "model.safetensors: holds"),
+        (lambda d: edit(d / "config.json", activation="gelu"), "config.json: activation"),
+        (lambda d: edit(d / "config.json", temperature="hot"), "temperature must be a number"),
+        (lambda d: edit(d / "config.json", temperature=-1), "config.json: temperature"),
+        (lambda d: edit(d / "config.json", max_ngrams=0), "config.json: max_ngrams"),
+        (lambda d: edit(d / "config.json", ngrams=[1]), "config.json: an n-gram spec"),
+        (lambda d: edit(d / "config.json", hash="md5"), "config.json: hash 'md5'"),
+        (lambda d: edit(d / "config.json", training=3), "training must be of type dict"),
+        (lambda d: edit(d / "config.json", files={"../x": {}}), "config.json: files are"),
+        (
+            lambda d: edit(
+                d / "config.json", files={"model.safetensors": 1, "vocabulary.safetensors": 1}
+            ),
+            "must be an object",
+        ),
+        (lambda d: cut(d / "model.safetensors"), "model.safetensors: .* truncated"),
+        (lambda d: cut(d / "ngrams.txt.zst"), "ngrams.txt.zst: .* truncated"),
+        (lambda d: (d / "vocabulary.safetensors").unlink(), "vocabulary.safetensors: there is no"),
+        (
+            lambda d: cut_and_hide_it(d, "model.safetensors"),
+            "model.safetensors: not a whole safetensors file",
+        ),
+        (
+            lambda d: cut_and_hide_it(d, "vocabulary.safetensors"),
+            "vocabulary.safetensors: not a whole safetensors file",
+        ),
+    ],
+)
+def test_a_damaged_model_is_refused_with_file_and_reason(saved, damage, message):
+    damage(saved)
+    with pytest.raises(ModelFileError, match=message):
+        Classifier.load(saved)
+
+
+def test_a_changed_byte_is_found_when_asked_to_verify(saved):
+    path = saved / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    Classifier.load(saved)
+    with pytest.raises(ModelFileError, match=r"model.safetensors: altered"):
+        Classifier.load(saved, verify=True)
+
+
+def test_a_table_that_is_not_finite_is_found_when_asked_to_verify(tmp_path):
+    table = np.zeros((len(NGRAMS), 37), np.float32)
+    table[3, 3] = np.nan
+    save_model(tmp_path, small_model(table=table), None)
+    with pytest.raises(ModelFileError, match="not finite"):
+        load_model(tmp_path, verify=True)
+
+
+def test_damaged_strings_are_found_when_they_are_asked_for(saved):
+    path = saved / "ngrams.txt.zst"
+    path.write_bytes(bytes(path.stat().st_size))
+    classifier = Classifier.load(saved)
+    with pytest.raises(ModelFileError, match=r"ngrams.txt.zst: damaged"):
+        _ = classifier.ngrams
