@@ -1,0 +1,147 @@
+"""The command line. Parsing only: each command's work is imported when it is asked for.
+
+``predict`` and ``explain`` need the base install alone, so nothing here imports the pipeline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+    from collections.abc import Callable, Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status.
+
+    0: done. 1: it could not be done, and the message says why. 2: the command line is wrong.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = _command(options.module, options.function)(options)
+    except ModuleNotFoundError as error:
+        return _needs_extra(error)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return status
+
+
+def _command(module: str, function: str) -> Callable[[argparse.Namespace], Any]:
+    command: Callable[[argparse.Namespace], Any] = getattr(import_module(module), function)
+    return command
+
+
+def _is_ours(error: Exception) -> bool:
+    """Return whether an error is one of the project's own, whose message is for the user."""
+    return type(error).__module__.partition(".")[0] in {"sparsedistill", "storage", "flows"}
+
+
+def _needs_extra(error: ModuleNotFoundError) -> int:
+    package = (error.name or "").partition(".")[0]
+    print(  # noqa: T201
+        f"error: this command needs {package}: pip install 'sparsedistill[pipeline]'",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sparsedistill",
+        description="Distil a slow text classifier into a fast one, and use it.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_pipeline_commands(commands)
+    _add_model_commands(commands)
+    _add_store_commands(commands)
+    return parser
+
+
+def _add(commands: Commands, name: str, target: str, summary: str) -> argparse.ArgumentParser:
+    """Add a command whose work is ``module:function``."""
+    module, _, function = target.partition(":")
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    command.set_defaults(module=module, function=function)
+    return command
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "config", metavar="CONFIG", help="TOML file, such as experiments/sst2.toml"
+    )
+    command.add_argument(
+        "--set", metavar="TABLE.KEY=VALUE", action="append", default=[], dest="overrides",
+        help="set one key of the configuration (may be repeated)",
+    )  # fmt: skip
+    command.add_argument("--data", metavar="DIR", help="in place of the configuration's data root")
+
+
+def _add_pipeline_commands(commands: Commands) -> None:
+    distill = _add(commands, "distill", "flows.run_commands:distill", "run a whole distillation")
+    _add_config(distill)
+    distill.add_argument("--out", metavar="DIR", help="results go here (runs/<name> by default)")
+    distill.add_argument(
+        "--no-prefect", action="store_true", help="same stages, in order, in this process"
+    )
+    plan = _add(
+        commands, "plan", "flows.run_commands:plan", "say what a run would do; runs nothing"
+    )
+    _add_config(plan)
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON")
+    report = _add(commands, "report", "flows.run_commands:report", "draw a report page again")
+    report.add_argument("summary", metavar="SUMMARY", help="summary.json of a run")
+    report.add_argument("--out", metavar="FILE", default="report.html", help="page to write")
+
+
+def _add_model_commands(commands: Commands) -> None:
+    predict = _add(commands, "predict", "flows.model_commands:predict", "label lines of text")
+    predict.add_argument("model", metavar="MODEL", nargs="?", help="directory of a packaged model")
+    predict.add_argument(
+        "file", metavar="FILE", nargs="?", help="text file; standard input if none"
+    )
+    predict.add_argument("--proba", action="store_true", help="print every class's probability too")
+    predict.add_argument("--threads", type=int, default=1, metavar="N")
+    explain = _add(
+        commands, "explain", "flows.model_commands:explain", "show which n-grams decide a text"
+    )
+    explain.add_argument("model", metavar="MODEL", help="directory of a packaged model")
+    explain.add_argument("text", metavar="TEXT", help="the text")
+    explain.add_argument("--top", type=int, default=12, metavar="N", help="n-grams to show")
+
+
+def _add_store_commands(commands: Commands) -> None:
+    store = commands.add_parser("store", help="look into the artifact store")
+    actions = store.add_subparsers(required=True, metavar="ACTION")
+    for name, summary, takes in (
+        ("ls", "list artifacts", "kind"),
+        ("show", "print a manifest", "artifact"),
+        ("verify", "read everything and compare checksums", "kind"),
+        ("lineage", "show what an artifact was made from", "artifact"),
+    ):
+        action = _add(actions, name, f"flows.store_commands:{name}", summary)
+        action.add_argument("--store", metavar="URL", default=".sparsedistill/store")
+        if takes == "kind":
+            action.add_argument("kind", metavar="KIND", nargs="?", help="only this kind")
+        else:
+            action.add_argument("artifact", metavar="KIND/KEY", help="the key may be cut short")
+        if name == "verify":
+            action.add_argument(
+                "--remove", action="store_true", help="remove what is damaged, to be made again"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

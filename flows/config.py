@@ -1,0 +1,167 @@
+"""The one configuration of a run: a TOML file, one table a stage, every key checked.
+
+A key that does not exist is an error that names the nearest one that does; so is a value that
+cannot work. Each stage owns its table (``tasks/<stage>.py``); here they are put together and read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from sparsedistill.errors import ConfigError
+from tasks.baseline import BaselineConfig
+from tasks.corpus import CorpusConfig
+from tasks.dataset import DatasetConfig
+from tasks.evaluation import EvaluationConfig
+from tasks.features import FeaturesConfig
+from tasks.finetune import FinetuneConfig
+from tasks.logits import LogitsConfig
+from tasks.ngrams import NgramsConfig
+from tasks.package import PackageConfig
+from tasks.stage import Table
+from tasks.student import StudentConfig
+from tasks.teacher import TeacherConfig
+from tasks.vocabulary import VocabularyConfig
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class RunConfig(Table):
+    """``[run]``: where and with what a run works. Nothing here changes a result."""
+
+    store: str = Field(".sparsedistill/store", description="directory or URL of the artifact store")
+    threads: int = Field(default_factory=_cores, ge=1, description="of one task")
+    workers: int = Field(1, ge=1, description="tasks at a time")
+    runner: Literal["threads", "processes", "dask"] = "threads"
+    dask_address: str | None = Field(
+        None, description="scheduler to use; otherwise a local cluster"
+    )
+
+
+class DistillConfig(Table):
+    """A whole run: labelled data, corpus and teacher in, packaged student and report out."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="of the run and its directory")
+    data: str | None = Field(None, description="directory or URL that relative paths are under")
+    dataset: DatasetConfig
+    corpus: CorpusConfig
+    teacher: TeacherConfig | None = None
+    logits: LogitsConfig = LogitsConfig()
+    ngrams: NgramsConfig = NgramsConfig()
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    student: StudentConfig = Field(default_factory=lambda: StudentConfig.model_validate({}))
+    finetune: FinetuneConfig = FinetuneConfig()
+    package: PackageConfig = PackageConfig()
+    baseline: BaselineConfig = BaselineConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunConfig = Field(default_factory=RunConfig)
+
+    @model_validator(mode="after")
+    def _one_source_of_logits(self) -> DistillConfig:
+        if (self.teacher is None) == (self.logits.path is None):
+            raise ValueError("give either a [teacher] table or [logits] path, and not both")
+        return self
+
+
+def load_config(
+    path: str | Path, *, overrides: Sequence[str] = (), data: str | None = None
+) -> DistillConfig:
+    """Read and check a configuration.
+
+    Args:
+        path: TOML file.
+        overrides: ``table.key=value`` each, the value in TOML (a bare word is a string).
+        data: In place of the file's ``data``.
+
+    Raises:
+        ConfigError: The file is missing or no TOML, a key is unknown, or a value cannot work; the
+            message names table and key, and for an unknown one the nearest that exists.
+    """
+    try:
+        given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no configuration {path}{_nearby(Path(path))}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _apply(given, override)
+    if data is not None:
+        given["data"] = data
+    return parse_config(given, name=str(path))
+
+
+def parse_config(given: Mapping[str, Any], *, name: str = "configuration") -> DistillConfig:
+    """Check a configuration that is a mapping already; raises as ``load_config`` does."""
+    try:
+        return DistillConfig.model_validate(given)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(detail)}" for detail in error.errors())
+        raise ConfigError(f"{name}:\n{problems}") from error
+
+
+def _apply(given: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    path = key.strip().split(".")
+    if not sign or not all(path):
+        raise ConfigError(f"--set {override!r}: write it as table.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table: Any = given
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override!r}: {part} is no table")
+    table[path[-1]] = value
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """Return one line for one thing that is wrong."""
+    where = [str(part) for part in detail["loc"]]
+    if detail["type"] == "extra_forbidden":
+        known = _keys_of(where[:-1])
+        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.4)
+        hint = f"; the nearest is {near[0]}" if near else f"; there are {', '.join(known)}"
+        return f"{_dotted(where)}: there is no such key{hint}"
+    if detail["type"] == "missing":
+        return f"{_dotted(where)}: is required"
+    message = detail["msg"].removeprefix("Value error, ")
+    value = detail["input"]
+    said = "" if isinstance(value, Mapping) else f", not {json.dumps(value, default=str)[:80]}"
+    return f"{_dotted(where) or 'the whole'}: {message}{said}"
+
+
+def _dotted(where: Sequence[str]) -> str:
+    return ".".join(where)
+
+
+def _keys_of(where: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = DistillConfig
+    for part in where:
+        found = model.model_fields[part].annotation if part in model.model_fields else None
+        inner = [found, *getattr(found, "__args__", ())]
+        model = next(
+            (m for m in inner if isinstance(m, type) and issubclass(m, BaseModel)), DistillConfig
+        )
+    return list(model.model_fields)
+
+
+def _nearby(path: Path) -> str:
+    there = sorted(other.name for other in path.parent.glob("*.toml"))
+    near = difflib.get_close_matches(path.name, there, n=1, cutoff=0.4)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""

@@ -1,0 +1,75 @@
+"""What a finished run puts under its output directory: report, numbers, and the model."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.report import REPORT_FILE, SUMMARY_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from storage import Artifact, ArtifactStore
+    from tasks.stage import Outcome
+
+MODEL_DIRECTORY = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where the results of a run are."""
+
+    report: Path
+    summary: Path
+    model: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run made, and what it found made.
+
+    Attributes:
+        artifacts: By stage.
+        outcomes: By stage, in the same order.
+    """
+
+    artifacts: Mapping[str, Sequence[Artifact]]
+    outcomes: Mapping[str, Sequence[Outcome]]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers of the report."""
+        summary: dict[str, Any] = self.artifacts["report"][0].read_json(SUMMARY_FILE)
+        return summary
+
+    def computed(self) -> int:
+        """Return how many artifacts were not there before."""
+        return sum(not outcome.cached for some in self.outcomes.values() for outcome in some)
+
+
+def deliver(result: RunResult, directory: str | Path) -> Delivery:
+    """Copy report, numbers and model to ``directory``; whole files replace older ones."""
+    root = Path(directory)
+    root.mkdir(parents=True, exist_ok=True)
+    report = result.artifacts["report"][0]
+    delivery = Delivery(root / REPORT_FILE, root / SUMMARY_FILE, root / MODEL_DIRECTORY)
+    _copy(report.path(REPORT_FILE), delivery.report)
+    _copy(report.path(SUMMARY_FILE), delivery.summary)
+    model = result.artifacts["package"][0]
+    delivery.model.mkdir(exist_ok=True)
+    for name in model.names:
+        _copy(model.path(name), delivery.model / name)
+    return delivery
+
+
+def artifacts_of(store: ArtifactStore, outcomes: Sequence[Outcome]) -> list[Artifact]:
+    """Return the artifacts that a stage's outcomes speak of."""
+    return [store.get(outcome.kind, outcome.key) for outcome in outcomes]
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)

@@ -1,0 +1,197 @@
+"""What a run would do: every stage, cached or to do, and what it will take. Nothing is run.
+
+The plan walks the DAG as a run does, and looks past an artifact that is missing wherever its
+content can be known without making it: the labelled files are read, and so are the sources of the
+corpus, to find which shards are new. Past that, a stage whose inputs are still to be made is all to
+do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from dashboards import format as fmt
+from flows.estimates import Need, Rows, needs
+from flows.pipeline import Pipeline, Step
+from sparsedistill.errors import SparseDistillError
+from storage import ArtifactStore, Input, StorageError
+from tasks import corpus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flows.config import DistillConfig
+    from tasks.stage import Job, Made
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What a run would do for one stage.
+
+    Attributes:
+        stage: Its name.
+        cached: Artifacts that are there.
+        todo: Artifacts to make; None where that is known only when earlier stages are done.
+        rows: Rows that pass through what is to do, as far as they can be known.
+        disk: Bytes that what is to do will take, estimated.
+        memory: Bytes that one task needs, estimated.
+        seconds: Work, projected from earlier runs in this store; None without one.
+    """
+
+    stage: str
+    cached: int
+    todo: int | None
+    rows: int | None
+    disk: int | None
+    memory: int | None
+    seconds: float | None
+
+    @property
+    def state(self) -> str:
+        """In a word: cached, to do, or partly cached."""
+        if self.todo == 0:
+            return "cached"
+        return "partly cached" if self.cached else "to do"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The plan of a run.
+
+    Attributes:
+        stages: In order.
+        notes: What could not be known, and why.
+    """
+
+    stages: tuple[StagePlan, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain JSON."""
+        stages = [{**asdict(stage), "state": stage.state} for stage in self.stages]
+        return {"stages": stages, "notes": list(self.notes)}
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An artifact that is not made yet, but whose content is known."""
+
+    reference: Input
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_input(self) -> Input:
+        """Return what a recipe says of it as an input."""
+        return self.reference
+
+
+def make_plan(config: DistillConfig) -> Plan:
+    """Look what a run of this configuration would find, and what it would make.
+
+    Sources that cannot be reached from here are noted, not an error; the corpus is then taken to
+    have ``corpus.expected_rows``.
+    """
+    return _Planner(config).plan()
+
+
+def plan_table(plan: Plan) -> Table:
+    """Return the plan as people read it."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in ("stage", "state", "cached", "to do", "rows", "disk", "memory", "time"):
+        table.add_column(heading, justify="left" if heading in ("stage", "state") else "right")
+    for stage in plan.stages:
+        table.add_row(
+            stage.stage,
+            stage.state,
+            str(stage.cached),
+            "?" if stage.todo is None else str(stage.todo),
+            *(
+                (fmt.count(stage.rows), fmt.size(stage.disk), fmt.size(stage.memory))
+                if stage.todo != 0
+                else ("", "", "")
+            ),
+            fmt.duration(stage.seconds) if stage.seconds else "",
+            style="dim" if stage.todo == 0 else None,
+        )
+    return table
+
+
+class _Planner:
+    def __init__(self, config: DistillConfig) -> None:
+        self._config = config
+        self._store = ArtifactStore(config.run.store)
+        self._made: dict[str, Sequence[Made]] = {}
+        self._notes: list[str] = []
+        self._rows = Rows(corpus=config.corpus.expected_rows)
+
+    def plan(self) -> Plan:
+        stages = [self._look_at(step) for step in Pipeline(self._config).steps]
+        return Plan(tuple(stages), tuple(self._notes))
+
+    def _look_at(self, step: Step) -> StagePlan:
+        jobs = self._jobs(step)
+        if jobs is None:
+            return self._stage_plan(step.name, cached=0, todo=None)
+        found = self._store.find_all([job.recipe for job in jobs])
+        missing = [job for job, artifact in zip(jobs, found, strict=True) if artifact is None]
+        known = [artifact or self._foresee(job) for job, artifact in zip(jobs, found, strict=True)]
+        complete = [made for made in known if made is not None]
+        if len(complete) == len(jobs):
+            self._made[step.name] = complete
+            self._count_rows(step.name, complete)
+        return self._stage_plan(step.name, cached=len(jobs) - len(missing), todo=len(missing))
+
+    def _jobs(self, step: Step) -> list[Job] | None:
+        """Return a stage's jobs, or None where they cannot be known yet."""
+        if any(need not in self._made for need in step.needs):
+            return None
+        try:
+            return step.jobs(self._made)
+        except (SparseDistillError, StorageError) as error:
+            self._notes.append(f"{step.name}: {error}")
+            return None
+
+    def _foresee(self, job: Job) -> Planned | None:
+        """Return a missing artifact as it will be, where that can be known without making it."""
+        recipe = job.recipe
+        if recipe.kind == corpus.KIND:
+            try:
+                statistics = corpus.preview(job)
+            except (SparseDistillError, StorageError) as error:
+                self._notes.append(f"corpus: {error}")
+                return None
+            return Planned(Input(recipe.kind, recipe.key, recipe.key), statistics)
+        if recipe.content is None or job.preview is None:
+            return None
+        return Planned(Input(recipe.kind, recipe.key, recipe.content), job.preview)
+
+    def _count_rows(self, stage: str, made: Sequence[Made]) -> None:
+        if stage == "dataset":
+            self._rows.train, self._rows.dev, self._rows.test = (
+                int(one.statistics["rows"]) for one in made
+            )
+            self._rows.classes = len(made[0].statistics["labels"])
+        elif stage == "corpus":
+            self._rows.corpus = int(made[0].statistics["rows"])
+            self._rows.shards = len(made[0].statistics["shards"])
+
+    def _stage_plan(self, name: str, *, cached: int, todo: int | None) -> StagePlan:
+        if todo == 0:
+            return StagePlan(name, cached, 0, 0, 0, 0, None)
+        share = 1.0 if todo is None else todo / (todo + cached)
+        need: Need = needs(name, self._config, self._rows, self._store)
+        return StagePlan(
+            name,
+            cached,
+            todo,
+            _scaled(need.rows, share),
+            _scaled(need.disk, share),
+            need.memory,
+            None if need.seconds is None else need.seconds * share,
+        )
+
+
+def _scaled(value: int | None, share: float) -> int | None:
+    return None if value is None else round(value * share)

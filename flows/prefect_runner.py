@@ -1,0 +1,235 @@
+"""The pipeline as a Prefect flow: order, retries, concurrency, and the view in the UI.
+
+Each stage is at most a couple of hundred task runs, whatever the size of the corpus: what is there
+already is one task that ends ``Cached``, and the rest goes out in chunks of shards. Between tasks
+go recipes and keys, never data. A failed chunk does not stop its siblings; the flow then fails with
+a table of what is missing, and the next run makes only that.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
+
+from dashboards.markdown import render_markdown
+from flows.config import DistillConfig
+from flows.delivery import RunResult, artifacts_of, deliver
+from flows.errors import RunFailedError
+from flows.pipeline import Pipeline, Step
+from storage import Artifact, ArtifactStore
+from tasks import progress
+from tasks.prefect_task import as_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from uuid import UUID
+
+    from prefect.futures import PrefectFuture
+
+    from tasks.stage import Job, Outcome
+
+_MAX_CHUNKS = 40
+_SECONDS_BETWEEN_UPDATES = 3.0
+
+
+def distill(config: DistillConfig, out: str | None = None) -> RunResult:
+    """Run the pipeline under Prefect and put the results under ``out``.
+
+    Args:
+        config: The whole configuration.
+        out: Directory for report, numbers and model; ``runs/<name>`` where not given.
+
+    Raises:
+        RunFailedError: Something could not be made; the message says what and why.
+    """
+    result: RunResult = _distill.with_options(task_runner=_task_runner(config))(config, out)
+    return result
+
+
+@flow(
+    name="distill",
+    flow_run_name="distill {config.name}",
+    description="Teacher and texts in, a fast student out; only what is missing is computed.",
+    persist_result=False,
+)
+def _distill(config: DistillConfig, out: str | None = None) -> RunResult:
+    store = ArtifactStore(config.run.store)
+    run = _Run(store, config)
+    with progress.listening(_ProgressArtifacts()):
+        run.everything()
+    result = RunResult(run.made, run.outcomes)
+    deliver(result, out or f"runs/{config.name}")
+    create_markdown_artifact(
+        key="report",
+        markdown=render_markdown(result.summary()),
+        description=f"{config.name}: results",
+    )
+    return result
+
+
+class _Run:
+    """One flow run: which steps are done, which are under way."""
+
+    def __init__(self, store: ArtifactStore, config: DistillConfig) -> None:
+        self.made: dict[str, list[Artifact]] = {}
+        self.outcomes: dict[str, list[Outcome]] = {}
+        self._store = store
+        self._steps = Pipeline(config).steps
+        self._futures: dict[str, list[PrefectFuture[Any]]] = {}
+        self._jobs: dict[str, list[Job]] = {}
+        self._failures: list[dict[str, str]] = []
+
+    def everything(self) -> None:
+        """Run all steps, each as soon as what it needs is made."""
+        waiting = list(self._steps)
+        while waiting or self._open():
+            ready = [step for step in waiting if all(need in self.made for need in step.needs)]
+            for step in ready:
+                self._start(step)
+                waiting.remove(step)
+            if not self._open():
+                break
+            self._finish(next(iter(self._open())))
+        if self._failures:
+            self._report_failures(waiting)
+
+    def _open(self) -> list[str]:
+        return [name for name in self._futures if name not in self.outcomes]
+
+    def _start(self, step: Step) -> None:
+        jobs = step.jobs(self.made)
+        self._jobs[step.name] = jobs
+        progress.expect(step.name, [job.recipe.key for job in jobs])
+        before = [future for need in step.needs for future in self._futures[need]]
+        there = self._store.find_all([job.recipe for job in jobs])
+        stage_task = as_task(step.stage)
+        self._futures[step.name] = [
+            stage_task.with_options(task_run_name=name).submit(
+                quote(chunk),  # type: ignore[call-overload]  # Prefect unwraps it
+                self._store.url,
+                wait_for=before,
+            )
+            for name, chunk in chunks(step.name, jobs, [found is not None for found in there])
+        ]
+
+    def _finish(self, name: str) -> None:
+        """Wait for a stage's chunks and take note of what they made."""
+        self.outcomes[name] = []
+        for future in self._futures[name]:
+            future.wait()
+            outcome = future.result(raise_on_failure=False)
+            if isinstance(outcome, BaseException):
+                reason = f"{type(outcome).__name__}: {outcome}"
+                self._failures.append({"stage": name, "reason": reason})
+            else:
+                self.outcomes[name].extend(outcome)
+        if len(self.outcomes[name]) == len(self._jobs[name]):
+            by_key = {outcome.key: outcome for outcome in self.outcomes[name]}
+            ordered = [by_key[job.recipe.key] for job in self._jobs[name]]
+            self.outcomes[name] = ordered
+            self.made[name] = artifacts_of(self._store, ordered)
+
+    def _report_failures(self, waiting: Sequence[Step]) -> None:
+        rows = [
+            *self._failures,
+            *({"stage": step.name, "reason": "waits for the above"} for step in waiting),
+        ]
+        create_table_artifact(key="missing", table=rows, description="What could not be made")
+        raise RunFailedError(rows)
+
+
+def chunks(
+    stage: str, jobs: Sequence[Job], there: Sequence[bool]
+) -> Iterator[tuple[str, list[Job]]]:
+    """Yield (name, jobs) of a stage's task runs: all that is there in one, the rest in chunks."""
+    cached = [job for job, found in zip(jobs, there, strict=True) if found]
+    missing = [job for job, found in zip(jobs, there, strict=True) if not found]
+    if cached:
+        yield _chunk_name(stage, cached), cached
+    size = max(1, -(-len(missing) // _MAX_CHUNKS))
+    for start in range(0, len(missing), size):
+        chunk = missing[start : start + size]
+        yield _chunk_name(stage, chunk), chunk
+
+
+def _chunk_name(stage: str, jobs: Sequence[Job]) -> str:
+    first, last = jobs[0].label, jobs[-1].label
+    if len(jobs) == 1:
+        return f"{stage} {first}".strip()
+    return f"{stage} {first} to {last} ({len(jobs)})"
+
+
+class _ProgressArtifacts:
+    """One progress artifact a stage, on the page of the flow run."""
+
+    def __init__(self) -> None:
+        self._shares: dict[str, dict[str, float]] = {}
+        self._artifacts: dict[str, UUID] = {}
+        self._updated: dict[str, float] = {}
+
+    def expect(self, stage: str, keys: Sequence[str]) -> None:
+        """Take note of a stage's jobs, all still to be done."""
+        if keys:
+            self._shares[stage] = dict.fromkeys(keys, 0.0)
+
+    def finish(self, stage: str, key: str, *, cached: bool) -> None:
+        """Take note that a job is done, or had been."""
+        del cached
+        self.advance(stage, key, 1.0)
+
+    def advance(self, stage: str, key: str, share: float) -> None:
+        """Take note of how far a job is; Prefect hears of it every few seconds."""
+        shares = self._shares.get(stage)
+        if shares is None or key not in shares:
+            return
+        shares[key] = share
+        done = sum(shares.values()) / len(shares)
+        now = time.monotonic()
+        if done < 1 and now - self._updated.get(stage, 0.0) < _SECONDS_BETWEEN_UPDATES:
+            return
+        self._updated[stage] = now
+        percent = round(100 * done, 1)
+        if stage in self._artifacts:
+            update_progress_artifact(self._artifacts[stage], progress=percent)
+        else:
+            artifact = create_progress_artifact(
+                percent, key=f"{stage.replace('_', '-')}-progress", description=stage
+            )
+            self._artifacts[stage] = artifact  # type: ignore[assignment]
+
+
+def _task_runner(config: DistillConfig) -> TaskRunner[Any]:
+    """Return the task runner that ``[run]`` asks for."""
+    make: Mapping[str, Callable[[], TaskRunner[Any]]] = {
+        "threads": lambda: ThreadPoolTaskRunner(max_workers=config.run.workers),
+        "processes": lambda: ProcessPoolTaskRunner(max_workers=config.run.workers),
+        "dask": lambda: _dask(config),
+    }
+    return make[config.run.runner]()
+
+
+def _dask(config: DistillConfig) -> TaskRunner[Any]:
+    from prefect_dask import DaskTaskRunner
+
+    runner: TaskRunner[Any]
+    if config.run.dask_address:
+        runner = DaskTaskRunner(address=config.run.dask_address)
+        return runner
+    runner = DaskTaskRunner(
+        cluster_kwargs={
+            "n_workers": config.run.workers,
+            "threads_per_worker": 1,
+            "dashboard_address": None,
+        }
+    )
+    return runner

@@ -1,0 +1,82 @@
+"""``distill``, ``plan`` and ``report`` at the command line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from dashboards.report import render_report
+from dashboards.summary import headline
+from dashboards.terminal import results_table
+from flows.config import DistillConfig, load_config
+from flows.delivery import RunResult, deliver
+from flows.terminal import StageBars
+from sparsedistill.errors import DataError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def distill(options: argparse.Namespace) -> int:
+    """Run a distillation, with bars, and print what came of it."""
+    config = load_config(options.config, overrides=options.overrides, data=options.data)
+    console = Console()
+    out = options.out or f"runs/{config.name}"
+    with StageBars(console).shown():
+        result = _run(config, out, with_prefect=not options.no_prefect)
+    delivery = deliver(result, out)
+    summary = result.summary()
+    console.print()
+    console.print(results_table(summary))
+    console.print(f"\n{headline(summary)}")
+    if result.computed() == 0:
+        console.print("Nothing had to be computed: every stage was Cached.")
+    console.print(f"report  {delivery.report}\nmodel   {delivery.model}", highlight=False)
+    return 0
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Print what a run would do."""
+    from flows.plan import make_plan, plan_table
+
+    config = load_config(options.config, overrides=options.overrides, data=options.data)
+    made = make_plan(config)
+    if options.json:
+        print(json.dumps(made.to_json(), indent=1))  # noqa: T201
+        return 0
+    console = Console()
+    console.print(plan_table(made))
+    for note in made.notes:
+        console.print(note, highlight=False)
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Draw a run's page from its numbers."""
+    try:
+        summary = json.loads(Path(options.summary).read_text("utf-8"))
+        page = render_report(summary)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{options.summary}: {error}") from error
+    Path(options.out).write_text(page, "utf-8")
+    print(options.out)  # noqa: T201
+    return 0
+
+
+def _run(config: DistillConfig, out: str, *, with_prefect: bool) -> RunResult:
+    if not with_prefect:
+        from flows.inline import run_inline
+
+        return run_inline(config)
+    # The bars show what happens; Prefect's own lines would break through them.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    from flows.prefect_runner import distill as distill_with_prefect
+
+    return distill_with_prefect(config, out)

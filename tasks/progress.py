@@ -1,0 +1,61 @@
+"""How far work has come, told to whoever listens in this process.
+
+The runner says which jobs a stage has, jobs say how far they are, stages say when one is done; the
+terminal's bars and Prefect's progress artifacts listen. A worker in another process has no
+listener: there progress is seen by finished chunks.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+class Listener(Protocol):
+    """Hears of the progress of all jobs of this process, from any of its threads."""
+
+    def expect(self, stage: str, keys: Sequence[str]) -> None:
+        """Hear which jobs a stage has, those already done among them."""
+        ...
+
+    def advance(self, stage: str, key: str, share: float) -> None:
+        """Hear which share of a job is done, 0 to 1."""
+        ...
+
+    def finish(self, stage: str, key: str, *, cached: bool) -> None:
+        """Hear that a job is done, or had been done before."""
+        ...
+
+
+_listeners: list[Listener] = []
+
+
+def expect(stage: str, keys: Sequence[str]) -> None:
+    """Tell all listeners which jobs a stage has."""
+    for listener in tuple(_listeners):
+        listener.expect(stage, keys)
+
+
+def advance(stage: str, key: str, share: float) -> None:
+    """Tell all listeners how far a job is."""
+    for listener in tuple(_listeners):
+        listener.advance(stage, key, share)
+
+
+def finish(stage: str, key: str, *, cached: bool) -> None:
+    """Tell all listeners that a job is done."""
+    for listener in tuple(_listeners):
+        listener.finish(stage, key, cached=cached)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Have a listener told of all jobs of this process."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
