@@ -30,7 +30,7 @@ test-all: lint
 	$(BIN)/pytest -m ""
 
 bench: setup
-	$(BIN)/python benchmarks/recipes.py
+	$(BIN)/python benchmarks/presets.py experiments/trec.toml
 
 ui: setup
 	@echo "Runs started while this server is up show at http://127.0.0.1:4200 (stop it with Ctrl-C)"

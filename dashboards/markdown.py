@@ -42,7 +42,7 @@ def render_markdown(summary: Summary) -> str:
     """
     check_format(summary)
     name = _escaped(fmt.one_line(summary.get("name", "run")))
-    words = [f"# {name}", f"**{_escaped(headline(summary))}**", _results(summary)]
+    words = [f"# {name}", f"**{_escaped(headline(summary))}**", results_markdown(summary)]
     pictures = _charts(summary)
     page = ""
     for scale in _SCALES:
@@ -68,7 +68,8 @@ def _charts(summary: Summary) -> list[tuple[str, Chart]]:
     return [(caption, chart) for caption, chart in candidates if chart is not None]
 
 
-def _results(summary: Summary) -> str:
+def results_markdown(summary: Summary) -> str:
+    """Return the table of results alone, as READMEs and docs quote it."""
     lines = [
         _row(
             [

@@ -32,7 +32,7 @@ ENCODER_FILES = (
     "tokenizer_config.json",
     "vocab.txt",
 )
-ROWS = {"train": 4000, "dev": 2000, "test": 4000}
+ROWS = {"train": 2000, "dev": 2000, "test": 4000}
 SEED = 0
 _LINK = re.compile(r"https?:?/?/?\S*|www\.\S+", re.IGNORECASE)
 _BROKEN_APOSTROPHE = re.compile("\x8a\x97\xc8|\xd5")

@@ -104,6 +104,9 @@ def _add_pipeline_commands(commands: Commands) -> None:
     report = _add(commands, "report", "flows.run_commands:report", "draw a report page again")
     report.add_argument("summary", metavar="SUMMARY", help="summary.json of a run")
     report.add_argument("--out", metavar="FILE", default="report.html", help="page to write")
+    report.add_argument(
+        "--markdown", action="store_true", help="print the table of results instead"
+    )
 
 
 def _add_model_commands(commands: Commands) -> None:

@@ -97,6 +97,8 @@ def load_config(
         raise ConfigError(f"no configuration {path}{_nearby(Path(path))}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     for override in overrides:
         _apply(given, override)
     if data is not None:

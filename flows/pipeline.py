@@ -81,6 +81,16 @@ class Pipeline:
             Step(report.STAGE, ("evaluation", *_BEFORE_EVALUATION, *taught), self._report),
         )
 
+    def direct_needs(self, step: Step) -> list[str]:
+        """Return what a step waits for, less what those wait for themselves: the graph's edges."""
+        needs = {other.name: other.needs for other in self.steps}
+
+        def behind(name: str) -> set[str]:
+            return set(needs[name]).union(*(behind(need) for need in needs[name]))
+
+        indirect = set().union(*(behind(need) for need in step.needs))
+        return [need for need in step.needs if need not in indirect]
+
     def shards(self, made: Artifacts) -> list[TextShard]:
         """Return every shard of texts: the corpus's, then train, dev and test."""
         return [*corpus.shards(made["corpus"][0]), *self._split_shards(made)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -42,8 +42,21 @@ _MAX_CHUNKS = 40
 _SECONDS_BETWEEN_UPDATES = 3.0
 
 
+def run_with_prefect(config: DistillConfig, out: str | None = None) -> RunResult:
+    """Run the flow with the task runner that ``[run]`` asks for; see ``distill``."""
+    result: RunResult = distill.with_options(task_runner=_task_runner(config))(config, out)
+    return result
+
+
+@flow(
+    name="distill",
+    flow_run_name="distill {config.name}",
+    description="Teacher and texts in, a fast student out; only what is missing is computed.",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    persist_result=False,
+)
 def distill(config: DistillConfig, out: str | None = None) -> RunResult:
-    """Run the pipeline under Prefect and put the results under ``out``.
+    """Run the pipeline and put the results under ``out``.
 
     Args:
         config: The whole configuration.
@@ -52,19 +65,7 @@ def distill(config: DistillConfig, out: str | None = None) -> RunResult:
     Raises:
         RunFailedError: Something could not be made; the message says what and why.
     """
-    result: RunResult = _distill.with_options(task_runner=_task_runner(config))(config, out)
-    return result
-
-
-@flow(
-    name="distill",
-    flow_run_name="distill {config.name}",
-    description="Teacher and texts in, a fast student out; only what is missing is computed.",
-    persist_result=False,
-)
-def _distill(config: DistillConfig, out: str | None = None) -> RunResult:
-    store = ArtifactStore(config.run.store)
-    run = _Run(store, config)
+    run = _Run(ArtifactStore(config.run.store), config)
     with progress.listening(_ProgressArtifacts()):
         run.everything()
     result = RunResult(run.made, run.outcomes)
@@ -84,14 +85,14 @@ class _Run:
         self.made: dict[str, list[Artifact]] = {}
         self.outcomes: dict[str, list[Outcome]] = {}
         self._store = store
-        self._steps = Pipeline(config).steps
+        self._pipeline = Pipeline(config)
         self._futures: dict[str, list[PrefectFuture[Any]]] = {}
         self._jobs: dict[str, list[Job]] = {}
         self._failures: list[dict[str, str]] = []
 
     def everything(self) -> None:
         """Run all steps, each as soon as what it needs is made."""
-        waiting = list(self._steps)
+        waiting = list(self._pipeline.steps)
         while waiting or self._open():
             ready = [step for step in waiting if all(need in self.made for need in step.needs)]
             for step in ready:
@@ -110,7 +111,8 @@ class _Run:
         jobs = step.jobs(self.made)
         self._jobs[step.name] = jobs
         progress.expect(step.name, [job.recipe.key for job in jobs])
-        before = [future for need in step.needs for future in self._futures[need]]
+        direct = self._pipeline.direct_needs(step)
+        before = [future for need in direct for future in self._futures[need]]
         there = self._store.find_all([job.recipe for job in jobs])
         stage_task = as_task(step.stage)
         self._futures[step.name] = [
@@ -138,6 +140,11 @@ class _Run:
             ordered = [by_key[job.recipe.key] for job in self._jobs[name]]
             self.outcomes[name] = ordered
             self.made[name] = artifacts_of(self._store, ordered)
+        cached = sum(outcome.cached for outcome in self.outcomes[name])
+        get_run_logger().info(
+            "%s: %d of %d, %d of them cached",
+            name, len(self.outcomes[name]), len(self._jobs[name]), cached,
+        )  # fmt: skip
 
     def _report_failures(self, waiting: Sequence[Step]) -> None:
         rows = [

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from dashboards.markdown import results_markdown
 from dashboards.report import render_report
 from dashboards.summary import headline
 from dashboards.terminal import results_table
@@ -20,6 +22,8 @@ from sparsedistill.errors import DataError
 
 if TYPE_CHECKING:
     import argparse
+
+_LOCAL_SERVER = "http://127.0.0.1:4200/api"
 
 
 def distill(options: argparse.Namespace) -> int:
@@ -57,12 +61,15 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Draw a run's page from its numbers."""
+    """Draw a run's page from its numbers, or print its table as Markdown."""
     try:
         summary = json.loads(Path(options.summary).read_text("utf-8"))
-        page = render_report(summary)
+        page = results_markdown(summary) if options.markdown else render_report(summary)
     except (OSError, ValueError) as error:
         raise DataError(f"{options.summary}: {error}") from error
+    if options.markdown:
+        print(page)  # noqa: T201
+        return 0
     Path(options.out).write_text(page, "utf-8")
     print(options.out)  # noqa: T201
     return 0
@@ -74,9 +81,21 @@ def _run(config: DistillConfig, out: str, *, with_prefect: bool) -> RunResult:
 
         return run_inline(config)
     # The bars show what happens; Prefect's own lines would break through them.
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    from flows.prefect_runner import distill as distill_with_prefect
+    _use_local_server()
+    from flows.prefect_runner import run_with_prefect
 
-    return distill_with_prefect(config, out)
+    return run_with_prefect(config, out)
+
+
+def _use_local_server() -> None:
+    """Show the run in the server of `make ui` if one is up; Prefect starts its own otherwise."""
+    if "PREFECT_API_URL" in os.environ or "PREFECT_PROFILE" in os.environ:
+        return
+    try:
+        with urllib.request.urlopen(f"{_LOCAL_SERVER}/health", timeout=0.3):  # noqa: S310
+            os.environ["PREFECT_API_URL"] = _LOCAL_SERVER
+    except OSError:
+        return

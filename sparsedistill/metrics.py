@@ -88,9 +88,7 @@ def negative_log_likelihood(truth: Labels, logits: Floats, *, temperature: float
     """Return the mean of -log p(truth) under the tempered logits."""
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True)
-    return float(
-        np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(truth)), truth])
-    )
+    return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(truth)), truth]))
 
 
 def best_temperature(truth: Labels, logits: Floats) -> float:

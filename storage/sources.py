@@ -95,7 +95,8 @@ def expand_sources(
         except (SourceError, MemoryError):
             raise
         except Exception as error:  # every kind of file system has errors of its own
-            raise SourceError(pattern, f"cannot be reached ({type(error).__name__}: {error})") from error
+            reason = f"cannot be reached ({type(error).__name__}: {error})"
+            raise SourceError(pattern, reason) from error
         for each, info in files.items():
             source = _describe(fs, each, info, base)
             found.setdefault(source.url, source)

@@ -14,6 +14,7 @@ import hashlib
 import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -298,7 +299,7 @@ def _write_shards(
     there = [found is not None for found in store.find_all(recipes)]
     rows = _kept_rows(config, job.runtime["base"], kept)
     for number, (recipe, (content, size)) in enumerate(zip(recipes, scan.shards, strict=True)):
-        texts = [next(rows) for _ in range(size)]
+        texts = list(islice(rows, size))
         if not there[number]:
             _write_shard(store, recipe, texts, content)
         progress((number + 1) / len(recipes))

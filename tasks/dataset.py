@@ -167,7 +167,8 @@ def _label_names(config: DatasetConfig, rows: dict[str, LabelledRows]) -> tuple[
         if part.label_names:
             return tuple(part.label_names)
     found = {label for part in rows.values() for label in part.labels}
-    return tuple(str(label) for label in sorted(found, key=lambda x: (isinstance(x, str), x)))
+    ordered = sorted(found, key=lambda x: (isinstance(x, str), x))
+    return tuple(dict.fromkeys(str(label) for label in ordered))
 
 
 def _indexed(name: str, path: str, rows: LabelledRows, names: Sequence[str]) -> Split:

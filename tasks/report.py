@@ -64,6 +64,7 @@ def summarise(
         store: That they are in.
         threads: That the models were timed with.
     """
+    _, dev, test = made["dataset"]
     measured = made["evaluation"][0].read_json(evaluation.FILE)
     corpus: Mapping[str, Any] = made["corpus"][0].statistics
     vocabulary: Mapping[str, Any] = made["vocabulary"][0].statistics
@@ -82,7 +83,7 @@ def summarise(
                 split: artifact.statistics["rows"]
                 for split, artifact in zip(("train", "dev", "test"), made["dataset"], strict=True)
             },
-            "evaluated_on": "test",
+            "evaluated_on": "dev" if dev.digest == test.digest else "test",
         },
         "corpus": {
             "rows": corpus["rows"],

@@ -79,7 +79,7 @@ class StudentConfig(Table):
         if not isinstance(given, Mapping):
             return given
         name = given.get("preset", "default")
-        preset = dict(PRESETS.get(name, PRESETS["default"]))
+        preset = dict(next((p for n, p in PRESETS.items() if n == name), PRESETS["default"]))
         if given.get("updates") is not None and "epochs" not in given:
             preset["epochs"] = None
         if given.get("epochs") is not None and "updates" not in given:

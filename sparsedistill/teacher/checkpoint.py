@@ -1,7 +1,7 @@
 """Checkpoints of transformers: which one a name stands for, loading it, saving it.
 
-A name is a directory here, or a commit on the hub. The digest decides whether the teacher's work is still good, so it is of the content: of the files
-for a directory, of the commit for a hub name.
+A name is a directory here, or a commit on the hub. The digest decides whether the teacher's work is
+still good, so it is of the content: of the files for a directory, of the commit for a hub name.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sparsedistill.errors import ConfigError, TeacherError
+from sparsedistill.teacher.quiet import quiet_transformers
 
 _CODE_OR_NOTES = {".py", ".pyc", ".md", ".lock"}
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_SECONDS_FOR_THE_HUB = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +38,18 @@ def resolve_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     """Return the checkpoint that ``name`` stands for.
 
     Args:
-        name: A directory with a ``config.json``, or a name on the Hugging Face hub.
+        name: A directory with a ``config.json``, or a name on the Hugging Face hub. Of a name on
+            the hub the commit in the local cache is taken, where there is one.
         revision: Branch, tag or commit on the hub.
 
     Raises:
         ConfigError: It is a directory without a model, looks like one that is not there, or the hub
             does not know it or cannot be reached.
     """
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_dir():
         return Checkpoint(name=str(path), revision=None, digest=_directory_digest(path))
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not name or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ConfigError(
             f"teacher.checkpoint: no directory {name!r}; give a directory with a config.json or a "
             "hub name such as 'FacebookAI/roberta-large'"
@@ -71,44 +75,122 @@ def _directory_digest(path: Path) -> str:
 def _on_the_hub(name: str, revision: str | None) -> Checkpoint:
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    cached = try_to_load_from_cache(name, "config.json", revision=revision)
-    if isinstance(cached, str):
-        commit = Path(cached).parent.name
-        return Checkpoint(name=name, revision=commit, digest=f"hub:{name}@{commit}")
     try:
-        found = HfApi().model_info(name, revision=revision, timeout=20).sha
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        if isinstance(cached, str):
+            commit = Path(cached).parent.name
+        else:
+            info = HfApi().model_info(name, revision=revision, timeout=_SECONDS_FOR_THE_HUB)
+            commit = str(info.sha)
     except Exception as error:
         raise ConfigError(
-            f"teacher.checkpoint: there is no directory {name!r}, and the hub could not be asked for "
-            f"a model of that name ({type(error).__name__})"
+            f"teacher.checkpoint: there is no directory {name!r}, and the hub gave no model of "
+            f"that name ({type(error).__name__}: {_first_line(error)})"
         ) from error
-    return Checkpoint(name=name, revision=found, digest=f"hub:{name}@{found}")
+    return Checkpoint(name=name, revision=commit, digest=f"hub:{name}@{commit}")
 
 
-def load_classifier(directory: Path | str, *, revision: str | None = None) -> tuple[Any, Any]:
-    """Return (tokenizer, model) of a sequence classifier.
-
-    Weights are read from safetensors only and no code of the checkpoint is run.
+def load_tokenizer(name: Path | str, *, revision: str | None = None) -> Any:  # noqa: ANN401
+    """Return the tokenizer of a checkpoint; no code of the checkpoint is run.
 
     Raises:
-        TeacherError: transformers cannot read it; the message says what it said.
+        TeacherError: There is none, transformers cannot read it, or it cannot pad.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    directory = _local(name, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(directory), revision=revision)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(directory), revision=revision, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise TeacherError(f"the teacher at {directory} cannot be loaded: {error}") from error
-    return tokenizer, model
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # of many kinds, some of them plain Exception
+        raise TeacherError(f"{name} has no tokenizer that loads: {_first_line(error)}") from error
+    # Without its files transformers makes one up that knows nothing but the special tokens.
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
+        raise TeacherError(f"{name} has no tokenizer: save it beside the model's config.json")
+    if tokenizer.pad_token_id is None:
+        raise TeacherError(f"the tokenizer of {name} has no pad_token; set one and save it again")
+    return tokenizer
 
 
-def save_classifier(tokenizer: Any, model: Any, directory: Path) -> None:
+def load_model(name: Path | str, *, revision: str | None = None, **head: Any) -> Any:  # noqa: ANN401
+    """Return the sequence classifier of a checkpoint, from safetensors only.
+
+    Args:
+        name: Directory or hub name.
+        revision: Commit on the hub.
+        head: Settings of a new head (``num_labels`` and the like); without them the checkpoint
+            must have one.
+
+    Raises:
+        TeacherError: transformers cannot read it, or weights are missing.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    directory = _local(name, revision)
+    try:
+        with quiet_transformers():
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                directory,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=bool(head),
+                output_loading_info=True,
+                **head,
+            )
+    except Exception as error:  # of many kinds, some of them plain Exception
+        raise TeacherError(f"the model of {name} cannot be loaded: {_first_line(error)}") from error
+    missing = sorted(found["missing_keys"])
+    if missing and not head:
+        raise TeacherError(f"{name} is no fine-tuned classifier: it lacks {', '.join(missing)}")
+    return model
+
+
+def load_classifier(name: Path | str, *, revision: str | None = None) -> tuple[Any, Any]:
+    """Return (tokenizer, model) of a fine-tuned sequence classifier.
+
+    Raises:
+        TeacherError: As ``load_tokenizer`` and ``load_model`` do.
+    """
+    return load_tokenizer(name, revision=revision), load_model(name, revision=revision)
+
+
+def save_classifier(tokenizer: Any, model: Any, directory: Path) -> None:  # noqa: ANN401
     """Write model and tokenizer, without the path that either was read from."""
     model.config._name_or_path = ""
-    model.save_pretrained(directory)
     tokenizer.name_or_path = ""
     tokenizer.init_kwargs.pop("name_or_path", None)
-    tokenizer.save_pretrained(directory)
+    with quiet_transformers():
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+
+def _local(name: Path | str, revision: str | None) -> str:
+    """Return the directory of a checkpoint, fetched from the hub where it is not here yet.
+
+    Given a directory, transformers asks the network nothing; given a hub name it would, and try for
+    most of a minute where there is none.
+    """
+    if revision is None:
+        if not Path(name).is_dir():
+            raise TeacherError(f"there is no directory {name}")
+        return str(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        with quiet_transformers():
+            return str(
+                snapshot_download(
+                    str(name),
+                    revision=revision,
+                    allow_patterns=_HUB_FILES,
+                    etag_timeout=_SECONDS_FOR_THE_HUB,
+                )
+            )
+    except Exception as error:
+        raise TeacherError(
+            f"{name} cannot be fetched from the hub: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

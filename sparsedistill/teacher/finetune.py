@@ -1,7 +1,8 @@
 """Fine-tuning of the teacher with transformers' Trainer: best epoch on ``dev``, over a small grid.
 
-The paper (section 3.2) tries batch sizes 16 and 32 with three learning rates, ten epochs each; a grid
-of one point is one run.
+The paper (section 3.2) tries batch sizes 16 and 32 with three learning rates, ten epochs each; a
+grid of one point is one run. Starts, orders and dropout come from the random state that torch has
+for the whole process, so only one teacher may be fine-tuned in a process at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 
 from sparsedistill.errors import TeacherError
 from sparsedistill.metrics import accuracy
-from sparsedistill.teacher.checkpoint import save_classifier
+from sparsedistill.teacher.checkpoint import load_model, load_tokenizer, save_classifier
+from sparsedistill.teacher.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +80,7 @@ def fine_tune(
     output: Path,
     scratch: Path,
     threads: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Trial, ...]:
     """Fine-tune a checkpoint and save the best model and its tokenizer.
 
@@ -97,25 +99,33 @@ def fine_tune(
         Every trial, in the order tried; the first of the best is the one saved.
 
     Raises:
-        TeacherError: The checkpoint cannot be loaded.
+        TeacherError: The checkpoint cannot be loaded, or the task has fewer than two labels.
     """
     import torch
 
+    if len(set(label_names)) < 2:
+        raise TeacherError(f"a classifier needs two labels or more, not {list(label_names)}")
     if threads:
         torch.set_num_threads(threads)
     grid = list(itertools.product(options.batch_sizes, options.learning_rates))
     updates = [options.epochs * -(-len(train.texts) // batch) for batch, _ in grid]
-    tokenizer = _load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer(checkpoint.name, revision=checkpoint.revision)
+    data = _encoded(tokenizer, train, options), _encoded(tokenizer, dev, options)
     trials: list[Trial] = []
     for number, (batch_size, rate) in enumerate(grid):
         done = sum(updates[:number])
-        with tempfile.TemporaryDirectory(dir=scratch) as directory:
+
+        def step(steps: int, done: int = done) -> None:
+            if progress:
+                progress(done + steps, sum(updates))
+
+        with quiet_transformers(), tempfile.TemporaryDirectory(dir=scratch) as directory:
             trainer = _trainer(
-                _load_base(checkpoint, label_names, options.seed),
-                (_encoded(tokenizer, train, options), _encoded(tokenizer, dev, options)),
+                _fresh_model(checkpoint, label_names, options.seed),
+                data,
                 tokenizer,
                 _arguments(options, batch_size, rate, Path(directory)),
-                lambda step, done=done: progress(done + step, sum(updates)),  # type: ignore[misc]
+                step,
             )
             trainer.train()
             score = float(trainer.state.best_metric or 0.0)
@@ -128,44 +138,31 @@ def fine_tune(
     return tuple(trials)
 
 
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(checkpoint.name, revision=checkpoint.revision)
-    except (OSError, ValueError, KeyError) as error:
-        raise TeacherError(f"no tokenizer can be loaded from {checkpoint.name}: {error}") from error
-
-
-def _load_base(checkpoint: Checkpoint, label_names: Sequence[str], seed: int) -> Any:
+def _fresh_model(checkpoint: Checkpoint, label_names: Sequence[str], seed: int) -> Any:  # noqa: ANN401
     """Return the checkpoint with a head for the task, its start a function of the seed."""
-    from transformers import AutoModelForSequenceClassification, set_seed
+    from transformers import set_seed
 
     set_seed(seed)
-    try:
-        return AutoModelForSequenceClassification.from_pretrained(
-            checkpoint.name,
-            revision=checkpoint.revision,
-            use_safetensors=True,
-            num_labels=len(label_names),
-            id2label=dict(enumerate(label_names)),
-            label2id={name: index for index, name in enumerate(label_names)},
-            problem_type="single_label_classification",
-            ignore_mismatched_sizes=True,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise TeacherError(f"{checkpoint.name} cannot be loaded: {error}") from error
+    return load_model(
+        checkpoint.name,
+        revision=checkpoint.revision,
+        num_labels=len(label_names),
+        id2label=dict(enumerate(label_names)),
+        label2id={name: index for index, name in enumerate(label_names)},
+        problem_type="single_label_classification",
+    )
 
 
-def _encoded(tokenizer: Any, rows: LabelledTexts, options: FineTuning) -> list[dict[str, Any]]:
-    encoded = tokenizer(list(rows.texts), truncation=True, max_length=options.max_length)
+def _encoded(tokenizer: Any, rows: LabelledTexts, options: FineTuning) -> list[dict[str, Any]]:  # noqa: ANN401
+    longest = min(options.max_length, tokenizer.model_max_length)
+    encoded = tokenizer(list(rows.texts), truncation=True, max_length=longest)
     return [
         {**{name: values[i] for name, values in encoded.items()}, "labels": int(label)}
         for i, label in enumerate(rows.labels)
     ]
 
 
-def _arguments(options: FineTuning, batch_size: int, rate: float, directory: Path) -> Any:
+def _arguments(options: FineTuning, batch_size: int, rate: float, directory: Path) -> Any:  # noqa: ANN401
     import torch
     from transformers import TrainingArguments
 
@@ -197,27 +194,31 @@ def _arguments(options: FineTuning, batch_size: int, rate: float, directory: Pat
 
 
 def _trainer(
-    model: Any,
+    model: Any,  # noqa: ANN401
     data: tuple[list[dict[str, Any]], list[dict[str, Any]]],
-    tokenizer: Any,
-    arguments: Any,
-    progress: Callable[[int], None],
-) -> Any:
-    from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainerControl
+    tokenizer: Any,  # noqa: ANN401
+    arguments: Any,  # noqa: ANN401
+    step: Callable[[int], None],
+) -> Any:  # noqa: ANN401
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback
 
     class Steps(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
-            progress(state.global_step)
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401
+            del args, control, rest
+            step(state.global_step)
 
     train, dev = data
-    return Trainer(
+    trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=train,  # type: ignore[arg-type]
-        eval_dataset=dev,  # type: ignore[arg-type]
+        train_dataset=train,
+        eval_dataset=dev,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=lambda out: {
             "accuracy": accuracy(np.asarray(out.label_ids), np.asarray(out.predictions).argmax(1))
         },
         callbacks=[Steps()],
     )
+    # It prints to the terminal what `state` has anyway.
+    trainer.remove_callback(PrinterCallback)
+    return trainer

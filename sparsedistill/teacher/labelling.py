@@ -1,26 +1,30 @@
 """The teacher over many texts: logits in row order, batches by a budget of tokens.
 
-Rows are sorted by length, so that a batch holds rows of like length and little padding; a batch takes
-as many rows as fit the token budget; the logits go back to the rows' own places. Truncation is the
-tokenizer's own, which keeps the special end token.
+Rows are sorted by length, so that a batch holds rows of like length and little padding; a batch
+takes as many rows as fit the token budget; the logits go back to the rows' own places. Truncation
+is the tokenizer's own, which keeps the special end token.
 """
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from sparsedistill.errors import DataError, TeacherError
 from sparsedistill.teacher.checkpoint import load_classifier
+from sparsedistill.teacher.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
     import torch
+
+    Encoded = dict[str, list[npt.NDArray[np.int32]]]
 
 _TOKENIZE_ROWS = 4096
 
@@ -43,7 +47,7 @@ class LabellingOptions:
 
 
 class Teacher:
-    """A fine-tuned sequence classifier, loaded once and asked often.
+    """A fine-tuned sequence classifier, loaded once and asked often, by one thread at a time.
 
     Args:
         directory: As written by ``save_pretrained``: model and tokenizer.
@@ -72,11 +76,12 @@ class Teacher:
         )
         self._tokenizer, self._model = load_classifier(directory, revision=revision)
         self._columns = label_columns(self._model.config.id2label, labels)
+        self._accepted = inspect.signature(self._model.forward).parameters
         self._model.to(self._device).eval()
         self.parameters = sum(weights.numel() for weights in self._model.parameters())
 
     def logits(
-        self, texts: Sequence[str], *, progress: Callable[[int], None] = lambda rows: None
+        self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None
     ) -> npt.NDArray[np.float32]:
         """Return the logits of every text, float32 [rows, classes], in the order of the rows.
 
@@ -92,10 +97,11 @@ class Teacher:
         encoded = self._encode(texts)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
         out = np.empty((len(texts), len(self._columns)), np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), quiet_transformers():
             for batch in token_budget_batches(lengths, self._options.token_budget):
                 out[batch] = self._batch_logits(encoded, batch)
-                progress(len(batch))
+                if progress:
+                    progress(len(batch))
         if not np.isfinite(out).all():
             row = int(np.flatnonzero(~np.isfinite(out).all(axis=1))[0])
             raise DataError(
@@ -103,23 +109,32 @@ class Teacher:
             )
         return out
 
-    def _encode(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
-        encoded: dict[str, list[list[int]]] = {}
+    def _encode(self, texts: Sequence[str]) -> Encoded:
+        """Return the model's inputs by name, one array a row: lists would take ten times as much.
+
+        The attention mask is left out: padding makes it.
+        """
+        encoded: Encoded = {"input_ids": []}
+        longest = min(self._options.max_length, self._tokenizer.model_max_length)
         for start in range(0, len(texts), _TOKENIZE_ROWS):
             part = self._tokenizer(
                 list(texts[start : start + _TOKENIZE_ROWS]),
                 truncation=True,
-                max_length=self._options.max_length,
+                max_length=longest,
+                return_attention_mask=False,
             )
             for name, rows in part.items():
-                encoded.setdefault(name, []).extend(rows)
-        return encoded or {"input_ids": []}
+                if name in self._accepted:
+                    encoded.setdefault(name, []).extend(np.array(row, np.int32) for row in rows)
+        return encoded
 
     def _batch_logits(
-        self, encoded: dict[str, list[list[int]]], batch: npt.NDArray[np.int64]
+        self, encoded: Encoded, batch: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float32]:
-        rows = {name: [values[i] for i in batch] for name, values in encoded.items()}
-        padded: dict[str, torch.Tensor] = self._tokenizer.pad(rows, return_tensors="pt")
+        rows = {name: [values[i].tolist() for i in batch] for name, values in encoded.items()}
+        padded: dict[str, torch.Tensor] = self._tokenizer.pad(
+            rows, return_tensors="pt", return_attention_mask=True
+        )
         inputs = {name: value.to(self._device) for name, value in padded.items()}
         logits: npt.NDArray[np.float32] = self._model(**inputs).logits.float().cpu().numpy()
         return logits[:, self._columns]
@@ -146,8 +161,13 @@ def label_columns(id2label: dict[int, str], labels: Sequence[str]) -> list[int]:
     """Return which of the teacher's outputs stands for each of the task's labels.
 
     Raises:
-        TeacherError: The two sets of names differ; the message shows both.
+        TeacherError: The teacher has one only, or the two sets of names differ; the message shows
+            both.
     """
+    if len(id2label) < 2:
+        raise TeacherError(
+            f"the teacher has one label only, {list(id2label.values())}: it is no classifier"
+        )
     by_name = {str(name): int(index) for index, name in id2label.items()}
     if set(by_name) != set(labels) or len(by_name) != len(id2label):
         raise TeacherError(

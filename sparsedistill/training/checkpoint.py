@@ -1,24 +1,31 @@
 """The state of a run on disk, so that a killed run goes on where it was.
 
-One safetensors file, written beside its place and renamed: there is always the last whole one. The
-loop decides when; nothing about when changes the result.
+One safetensors file, written beside its place and renamed, so that a kill leaves the last whole
+one. One that a power cut damaged all the same is reported, and the run begins again. The loop
+decides when to save; nothing about when changes the result.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from sparsedistill.errors import ModelFileError
+from sparsedistill.files import read_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Arrays = dict[str, npt.NDArray[np.float32]]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ class CurvePoint:
         epoch: Passes over the data done.
         loss: Mean training loss since the last point.
         dev_accuracy: On the labels of ``dev``.
-        seconds: Since the run began (what came before a kill not counted).
+        seconds: Of training so far (what a kill undid not counted).
     """
 
     update: int
@@ -42,44 +49,58 @@ class CurvePoint:
 
 @dataclass(slots=True)
 class RunState:
-    """Where a run is: updates done, the curve so far, and the loss since its last point."""
+    """Where a run is: updates and seconds done, the curve, and the losses since its last point."""
 
     update: int = 0
+    seconds: float = 0.0
     best_update: int = 0
     best_accuracy: float = -1.0
-    losses: list[float] = field(default_factory=list)
+    loss_sum: float = 0.0
     points: list[CurvePoint] = field(default_factory=list)
 
 
 def save_checkpoint(directory: Path, state: RunState, current: Arrays, best: Arrays) -> None:
     """Write the run's state; an older one stays until this one is whole."""
-    temporary = directory / "checkpoint.tmp"
     arrays = {f"current/{name}": value for name, value in current.items()}
     arrays |= {f"best/{name}": value for name, value in best.items()}
-    save_file(arrays, temporary, metadata={"state": json.dumps(asdict(state))})
-    temporary.replace(_file(directory))
+    save_file(arrays, _unfinished(directory), metadata={"state": json.dumps(asdict(state))})
+    _unfinished(directory).replace(_file(directory))
 
 
 def load_checkpoint(directory: Path) -> tuple[RunState, Arrays, Arrays] | None:
-    """Return (state, current arrays, best weights) of the last whole checkpoint, if there is one."""
-    if not _file(directory).exists():
+    """Return (state, current arrays, best weights) of the last checkpoint, if there is a whole one.
+
+    The current arrays are mapped from the file, the best weights are in memory.
+    """
+    path = _file(directory)
+    if not path.exists():
         return None
-    with safe_open(_file(directory), framework="numpy") as file:
-        fields = json.loads(file.metadata()["state"])
+    try:
+        with safe_open(path, framework="numpy") as file:
+            fields = json.loads(file.metadata()["state"])
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
         fields["points"] = [CurvePoint(**point) for point in fields["points"]]
-        groups: dict[str, Arrays] = {"current": {}, "best": {}}
-        for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
-            group, _, array = name.partition("/")
-            groups[group][array] = file.get_tensor(name)
-    return RunState(**fields), groups["current"], groups["best"]
+        state = RunState(**fields)
+        arrays = read_tensors(path, {name: (np.float32, shape) for name, shape in shapes.items()})
+    except (SafetensorError, ModelFileError, OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s is damaged, so training begins again: %s", path, error)
+        return None
+    groups: dict[str, Arrays] = {"current": {}, "best": {}}
+    for name, value in arrays.items():
+        group, _, array = name.partition("/")
+        groups[group][array] = value
+    return state, groups["current"], {name: value.copy() for name, value in groups["best"].items()}
 
 
 def discard_checkpoint(directory: Path) -> None:
     """Remove what a finished run no longer needs."""
-    for path in (_file(directory), directory / "checkpoint.tmp"):
-        if path.exists():
-            path.unlink()
+    for path in (_file(directory), _unfinished(directory)):
+        path.unlink(missing_ok=True)
 
 
 def _file(directory: Path) -> Path:
     return directory / "checkpoint.safetensors"
+
+
+def _unfinished(directory: Path) -> Path:
+    return directory / "checkpoint.tmp"

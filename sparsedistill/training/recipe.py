@@ -24,7 +24,7 @@ class TrainingRecipe:
         evaluate_every: Updates between two looks at ``dev``; every epoch where not given.
 
     Raises:
-        ConfigError: Neither or both of ``epochs`` and ``updates`` are given, or a number is below 1.
+        ConfigError: Neither or both of ``epochs`` and ``updates`` are given, or one is below 1.
     """
 
     batch_size: int

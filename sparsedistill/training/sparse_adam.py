@@ -1,10 +1,10 @@
 """Adam on the rows that a batch touched, and only those: the sparse half of the hybrid Adam.
 
 The paper (section 2.5) pairs torch's SparseAdam for the table with Adam for the dense layers. The
-arithmetic here is SparseAdam's; what differs is that no nnz x d gradient is ever made: the occurrences
-of the batch are sorted by row once, and each touched row gathers its gradient from the bags' gradients
-into one scratch row, which Adam then applies in place. A row belongs to one thread, so the result does
-not depend on the number of threads.
+arithmetic here is SparseAdam's; what differs is that no nnz x d gradient is ever made: the
+occurrences of the batch are sorted by row once, and each touched row gathers its gradient from the
+bags' gradients into one scratch row, which Adam then applies in place. A row belongs to one thread,
+so the result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from sparsedistill.folded import add_float32
 from sparsedistill.jit import kernel
 from sparsedistill.parallel import map_ranges
+from sparsedistill.text.buffers import frozen
 
 if TYPE_CHECKING:
     from sparsedistill.bags import Bags
@@ -24,31 +26,6 @@ if TYPE_CHECKING:
 Float32 = npt.NDArray[np.float32]
 _BAGS_A_CALL = 512
 _ROWS_A_CALL = 4096
-
-
-@kernel
-def _gather_mean(
-    table: Float32,
-    rows: npt.NDArray[np.int32],
-    offsets: npt.NDArray[np.int64],
-    out: Float32,
-    begin: int,
-    end: int,
-) -> None:
-    width = table.shape[1]
-    for bag in range(begin, end):
-        for k in range(width):
-            out[bag, k] = 0.0
-        first, last = offsets[bag], offsets[bag + 1]
-        if last == first:
-            continue
-        for j in range(first, last):
-            row = rows[j]
-            for k in range(width):
-                out[bag, k] += table[row, k]
-        scale = np.float32(1.0) / np.float32(last - first)
-        for k in range(width):
-            out[bag, k] *= scale
 
 
 @kernel
@@ -91,21 +68,6 @@ def _update_rows(
             table[row, k] -= size * m / (np.sqrt(v) + eps)
 
 
-def gather_mean(table: Float32, bags: Bags, *, threads: int = 1) -> Float32:
-    """Return the mean of the table's rows over every bag, float32 [bags, width].
-
-    An empty bag gives the zero vector.
-    """
-    out = np.empty((len(bags), table.shape[1]), np.float32)
-    map_ranges(
-        lambda begin, end: _gather_mean(table, bags.rows, bags.offsets, out, begin, end),
-        len(bags),
-        block=_BAGS_A_CALL,
-        threads=threads,
-    )
-    return out
-
-
 class SparseTable:
     """An embedding table with its Adam moments, updated row by row.
 
@@ -128,8 +90,16 @@ class SparseTable:
         self._threads = threads
 
     def mean(self, bags: Bags) -> Float32:
-        """Return the mean embedding of every bag, float32 [bags, width]."""
-        return gather_mean(self.table, bags, threads=self._threads)
+        """Return the mean embedding of every bag, float32 [bags, width]; zero for an empty one."""
+        table = frozen(self.table, np.float32)
+        out = np.empty((len(bags), table.shape[1]), np.float32)
+
+        def work(begin: int, end: int) -> None:
+            add_float32(bags.rows, bags.offsets[begin : end + 1], table, out[begin:end])
+
+        map_ranges(work, len(bags), block=_BAGS_A_CALL, threads=self._threads)
+        out /= np.maximum(np.diff(bags.offsets), 1).astype(np.float32)[:, None]
+        return out
 
     def update(self, bags: Bags, gradient: Float32, *, update: int, learning_rate: float) -> None:
         """Apply one Adam step to the rows in ``bags``.
@@ -164,8 +134,8 @@ def _group_by_row(
     """Sort the occurrences of a batch by table row, then by bag.
 
     Returns:
-        The touched rows in ascending order, where each one's occurrences start (one more entry closes
-        the last), and the bag of every occurrence.
+        The touched rows in ascending order, where each one's occurrences start (one more entry
+        closes the last), and the bag of every occurrence.
     """
     bag_of = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
     # Row and bag in one integer: NumPy's vectorised sort of uint64 beats any argsort.

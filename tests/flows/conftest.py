@@ -1,0 +1,41 @@
+"""A smaller whole run, for tests that make several, and the bytes of the model it packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.tiny_task import run_config
+
+from flows.config import parse_config
+from flows.delivery import RunResult
+from flows.inline import run_inline
+
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "student": {"baselines": [], "epochs": 2},
+    "baseline": {"enabled": False},
+    "teacher": {"epochs": 2},
+    "evaluation": {"teacher_texts": 2},
+}
+Model = dict[str, bytes]
+
+
+def packaged(result: RunResult) -> Model:
+    """Files of the packaged model."""
+    package = result.artifacts["package"][0]
+    return {name: package.path(name).read_bytes() for name in package.names}
+
+
+@pytest.fixture(scope="session")
+def small() -> Mapping[str, Mapping[str, Any]]:
+    """Tables of a run without anything to compare with."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def small_model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """What an undisturbed run with ``small`` packages."""
+    store = tmp_path_factory.mktemp("small") / "store"
+    return packaged(run_inline(parse_config(run_config(tiny_data, store, **SMALL))))

@@ -1,0 +1,158 @@
+"""Whole runs in this process: what they leave, what they reuse, and that they can be repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from helpers.tiny_task import run_config
+
+from flows.config import parse_config
+from flows.delivery import RunResult, artifacts_of, deliver
+from flows.inline import run_inline
+from sparsedistill.classifier import Classifier
+from storage import ArtifactStore
+from tasks.progress import listening
+
+SMALL = {
+    "student": {"baselines": []},
+    "baseline": {"enabled": False},
+    "evaluation": {"teacher_texts": 2},
+}
+
+
+def bytes_of(directory: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_student_learns_what_its_teacher_knows(tiny_run: RunResult):
+    """A pipeline whose rows were out of step anywhere would do no better than chance, a third."""
+    scores = {row["model"]: row["accuracy"] for row in tiny_run.summary()["results"]}
+    assert scores["teacher"] > 0.8
+    assert scores["dan_kd_ft"] > 0.8
+    assert scores["dan_kd_ft"] > scores["dan_scratch"]
+
+
+def test_a_first_run_computes_everything(tiny_run: RunResult):
+    assert tiny_run.computed() == sum(len(some) for some in tiny_run.artifacts.values())
+    assert tiny_run.computed() == 30
+
+
+def test_the_same_run_again_computes_nothing_and_touches_nothing(own_data: Path, own_store: Path):
+    before = bytes_of(own_store)
+    result = run_inline(parse_config(run_config(own_data, own_store)))
+    assert result.computed() == 0
+    assert bytes_of(own_store) == before
+
+
+def test_every_byte_in_the_store_is_as_its_manifest_says(tiny_store: Path):
+    found = list(ArtifactStore(tiny_store).verify())
+    assert len(found) == 33
+    assert [v.problems for v in found if not v.ok] == []
+
+
+def test_nothing_temporary_is_left_behind(tiny_store: Path):
+    left = [p for name in (".tmp", ".work") for p in (tiny_store / name).glob("*")]
+    assert left == []
+
+
+def test_another_store_and_other_settings_of_the_run_give_the_same_bytes(
+    tiny_run: RunResult, tiny_data: Path, tmp_path: Path
+):
+    """Up to the model that is packaged; what is measured after it holds times."""
+    config = run_config(tiny_data, tmp_path / "store", run={"threads": 2, "workers": 1})
+    again = run_inline(parse_config(config))
+    for stage in ("dataset", "corpus", "ngrams", "vocabulary", "features", "package"):
+        for one, other in zip(tiny_run.artifacts[stage], again.artifacts[stage], strict=True):
+            assert one.key == other.key, stage
+            assert one.manifest.files == other.manifest.files, stage
+
+
+def test_a_damaged_artifact_is_made_again_and_nothing_else(
+    own_data: Path, own_store: Path, caplog: pytest.LogCaptureFixture
+):
+    config = parse_config(run_config(own_data, own_store))
+    store = ArtifactStore(own_store)
+    shard = store.artifacts("features")[0]
+    path = own_store / "features" / shard.key / "features.parquet"
+    good = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(good[:-10])
+    result = run_inline(config)
+    assert path.read_bytes() == good
+    made = [o for some in result.outcomes.values() for o in some if not o.cached]
+    assert [(o.kind, o.key) for o in made] == [("features", shard.key)]
+    assert shard.key in caplog.text
+
+
+def test_an_error_in_one_stage_keeps_what_earlier_ones_made(own_data: Path, tmp_path: Path):
+    store = tmp_path / "store"
+    broken = run_config(own_data, store, vocabulary={"min_count": 10**6}, **SMALL)
+    with pytest.raises(ValueError, match="the vocabulary is empty"):
+        run_inline(parse_config(broken))
+    result = run_inline(parse_config(run_config(own_data, store, **SMALL)))
+    cached = {n for n, some in result.outcomes.items() if some and all(o.cached for o in some)}
+    assert {"dataset", "corpus", "ngrams"} <= cached
+
+
+def test_progress_is_told_for_every_job_and_ends_at_one(own_data: Path, own_store: Path):
+    class Listener:
+        def __init__(self) -> None:
+            self.open: dict[str, float] = {}
+            self.stages: list[str] = []
+            self.cached = 0
+
+        def expect(self, stage, keys):
+            self.stages.append(stage)
+            self.open.update(dict.fromkeys(keys, 0.0))
+
+        def advance(self, stage, key, share):
+            assert self.open[key] <= share + 1e-9
+            assert share <= 1 + 1e-9
+            self.open[key] = share
+
+        def finish(self, stage, key, *, cached):
+            self.cached += cached
+            del self.open[key]
+
+    listener = Listener()
+    with listening(listener):
+        config = run_config(own_data, own_store, student={"epochs": 2}, teacher={"seed": 1})
+        result = run_inline(parse_config(config))
+    assert listener.open == {}
+    assert listener.stages == list(result.outcomes)
+    assert listener.cached == 30 - result.computed()
+
+
+def test_results_are_delivered_as_whole_files(tiny_run: RunResult, tmp_path: Path):
+    out = tmp_path / "deep" / "out"
+    delivery = deliver(tiny_run, out)
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()) == [
+        "model/config.json", "model/model.safetensors", "model/ngrams.txt.zst",
+        "model/vocabulary.safetensors", "report.html", "summary.json",
+    ]  # fmt: skip
+    assert json.loads(delivery.summary.read_text("utf-8")) == tiny_run.summary()
+    assert len(Classifier.load(delivery.model).predict(["rose soil", ""])) == 2
+
+
+def test_a_delivery_over_an_older_one_replaces_it(tiny_run: RunResult, tmp_path: Path):
+    deliver(tiny_run, tmp_path)
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
+    deliver(tiny_run, tmp_path)
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["format"] == 1
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_artifacts_of_a_stage_come_in_the_order_of_its_outcomes(
+    tiny_run: RunResult, tiny_store: Path
+):
+    outcomes = tiny_run.outcomes["logits"][::-1]
+    found = artifacts_of(ArtifactStore(tiny_store), outcomes)
+    assert [one.key for one in found] == [one.key for one in outcomes]

@@ -1,0 +1,295 @@
+"""The pipeline under Prefect, against a server of its own: states, siblings, artifacts, runners."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.tiny_task import run_config, write_toml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Failed
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.cli import main
+from flows.config import DistillConfig, parse_config
+from flows.delivery import RunResult
+from flows.errors import RunFailedError
+from flows.prefect_runner import chunks, run_with_prefect
+from sparsedistill.errors import DataError
+from storage import ArtifactStore, ArtifactWriter, Recipe
+from tasks import logits
+from tasks.prefect_task import _may_pass, as_task
+from tasks.stage import Job, Stage
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def configure(own_data: Path, tmp_path: Path, small: Mapping[str, Any]):
+    """Make a configuration over a store of the test's own."""
+
+    def make(**run: Any) -> DistillConfig:
+        tables = {**small, "run": run}
+        return parse_config(run_config(own_data, tmp_path / "store", **tables))
+
+    return make
+
+
+@pytest.fixture
+def fault(monkeypatch: pytest.MonkeyPatch):
+    """Have the logits of one shard fail; only where tasks run in this process."""
+    real = logits.STAGE
+
+    def install(error: Exception, *, times: int = 1_000_000) -> list[str]:
+        failed: list[str] = []
+
+        def build(job: Job, *rest: Any) -> None:
+            if job.label == "shard 1" and len(failed) < times:
+                failed.append(job.label)
+                raise error
+            real.build(job, *rest)
+
+        monkeypatch.setattr(logits, "STAGE", Stage(real.kind, real.version, build))
+        return failed
+
+    return install
+
+
+def last_flow_run() -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
+
+
+def task_runs() -> list[TaskRun]:
+    """Those of the last flow run; they reach the server a little later than the run ends."""
+    only = FlowRunFilter(id=FlowRunFilterId(any_=[last_flow_run().id]))
+    with get_client(sync_client=True) as client:
+        for _ in range(200):
+            found = client.read_task_runs(flow_run_filter=only)
+            if found and all(run.state and run.state.is_final() for run in found):
+                return found
+            time.sleep(0.1)
+    raise AssertionError("the server never heard how the task runs ended")
+
+
+def artifacts() -> dict[str, Any]:
+    """Data of the last flow run's artifacts, by key."""
+    only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[last_flow_run().id]))
+    with get_client(sync_client=True) as client:
+        return {one.key: one.data for one in client.read_artifacts(artifact_filter=only)}
+
+
+def model_of(result: RunResult) -> dict[str, bytes]:
+    package = result.artifacts["package"][0]
+    return {name: package.path(name).read_bytes() for name in package.names}
+
+
+def test_a_run_makes_everything_and_the_same_run_again_is_all_cached(
+    configure, tmp_path: Path, small_model: dict[str, bytes]
+):
+    out = tmp_path / "out"
+    result = run_with_prefect(configure(), str(out))
+    assert last_flow_run().name == "distill tiny"
+    assert result.computed() == sum(len(some) for some in result.artifacts.values())
+    assert {run.state_name for run in task_runs()} == {"Completed"}
+    assert len(task_runs()) == result.computed()
+    assert {path.name: path.read_bytes() for path in (out / "model").iterdir()} == small_model
+    assert (out / "report.html").is_file()
+    found = artifacts()
+    stages = {name.replace("_", "-") for name, some in result.artifacts.items() if some}
+    assert {key for key in found if key.endswith("-progress")} == {f"{s}-progress" for s in stages}
+    assert {value for key, value in found.items() if key.endswith("-progress")} == {100}
+    assert "DAN (KD+FT)" in found["report"]
+    assert "](data:image/" in found["report"]
+
+    again = run_with_prefect(configure(), str(out))
+    assert again.computed() == 0
+    runs = task_runs()
+    assert {run.state_name for run in runs} == {"Cached"}
+    assert {run.state_type.value for run in runs} == {"COMPLETED"}
+    # What is there already is one task run a stage, whatever the number of shards.
+    assert len(runs) == len(stages)
+    assert model_of(again) == small_model
+
+
+def test_a_failed_chunk_stops_no_sibling_and_the_next_run_does_only_what_is_missing(
+    configure, fault, tmp_path: Path, small_model: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    store = ArtifactStore(tmp_path / "store")
+    fault(DataError("shard 1 holds something odd"))
+    with pytest.raises(RunFailedError) as caught:
+        run_with_prefect(configure(), str(tmp_path / "out"))
+    told = str(caught.value)
+    assert "logits: DataError: shard 1 holds something odd" in told
+    for stage in ("student", "finetune", "package", "evaluation", "report"):
+        assert f"  {stage}: waits for the above" in told
+    assert "features" not in told
+    assert len(store.artifacts("logits")) == 5
+    assert len(store.artifacts("features")) == 6
+    assert store.artifacts("student") == []
+    assert not (tmp_path / "out").exists()
+    assert "shard 1 holds something odd" in artifacts()["missing"]
+    states = {run.name: run.state_name for run in task_runs()}
+    assert states["logits shard 1"] == "Failed"
+    assert states["logits shard 2"] == "Completed"
+    assert last_flow_run().state_name == "Failed"
+
+    monkeypatch.setattr(logits, "STAGE", Stage(logits.KIND, logits.VERSION, logits.build))
+    result = run_with_prefect(configure(), str(tmp_path / "out"))
+    made = [o.kind for some in result.outcomes.values() for o in some if not o.cached]
+    assert made == ["logits", "student", "finetune", "package", "evaluation", "report"]
+    assert model_of(result) == small_model
+
+
+def test_a_lost_connection_is_tried_again_for_that_shard_alone(configure, fault, tmp_path: Path):
+    failed = fault(ConnectionResetError("connection reset by peer"), times=1)
+    run_with_prefect(configure(), str(tmp_path / "out"))
+    assert failed == ["shard 1"]
+    counts = {run.name: run.run_count for run in task_runs()}
+    assert counts["logits shard 1"] == 2
+    assert counts["logits shard 2"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (ConnectionResetError("gone"), True),
+        (TimeoutError("slow"), True),
+        (MemoryError(), True),
+        (OSError(errno.EIO, "input/output error"), True),
+        (OSError(errno.ENOSPC, "no space left on device"), False),
+        (PermissionError(errno.EACCES, "denied"), False),
+        (FileNotFoundError(errno.ENOENT, "no such file"), False),
+        (DataError("bad row"), False),
+        (RuntimeError("a mistake"), False),
+    ],
+    ids=repr,
+)
+def test_only_what_a_retry_can_mend_is_tried_again(error: Exception, again: bool):
+    assert _may_pass(Failed(data=error)) is again
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("runner", ["processes", "dask"])
+def test_every_task_runner_makes_the_same_bytes(
+    configure, runner: str, tmp_path: Path, small_model: dict[str, bytes]
+):
+    if runner == "dask":
+        pytest.importorskip("prefect_dask")
+    result = run_with_prefect(configure(runner=runner, workers=2), str(tmp_path / "out"))
+    assert model_of(result) == small_model
+    again = run_with_prefect(configure(runner=runner, workers=2), str(tmp_path / "out"))
+    assert again.computed() == 0
+
+
+def test_the_distill_command_runs_under_prefect(
+    own_data: Path,
+    own_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
+    config = write_toml(tmp_path / "tiny.toml", run_config(own_data, own_store))
+    assert main(["distill", str(config), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "every stage was Cached" in said
+    assert "DAN (KD+FT)" in said
+    assert last_flow_run().state_name == "Completed"
+
+
+def test_the_distill_command_says_what_is_missing(
+    configure, fault, tmp_path: Path, own_data: Path, small, monkeypatch, capsys
+):
+    monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
+    fault(DataError("shard 1 holds something odd"))
+    config = write_toml(tmp_path / "t.toml", run_config(own_data, tmp_path / "store", **small))
+    assert main(["distill", str(config), "--out", str(tmp_path / "out")]) == 1
+    message = capsys.readouterr().err
+    assert "error: the run could not make everything:" in message
+    assert "  logits: DataError: shard 1 holds something odd" in message
+    assert "Traceback" not in message
+
+
+def test_prefects_own_command_line_talks_to_its_server(configure, tmp_path: Path):
+    """With a FastAPI that is too new the server starts, flows run, and this command gets a 422."""
+    run_with_prefect(configure(), str(tmp_path / "out"))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("prefect"), "flow-run", "ls"],
+        capture_output=True, text=True, check=False, timeout=100,
+        env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "distill" in done.stdout
+    assert "Completed" in done.stdout.title()
+
+
+def jobs(there: Sequence[bool]) -> list[Job]:
+    return [Job(Recipe("logits", 1, {"n": n}), label=f"shard {n}") for n in range(len(there))]
+
+
+@settings(deadline=None, max_examples=100)
+@given(there=st.lists(st.booleans(), max_size=400))
+def test_chunks_hold_every_job_once_in_a_few_tens_of_task_runs(there: list[bool]):
+    wanted = jobs(there)
+    found = list(chunks("logits", wanted, there))
+    assert len(found) <= 41
+    held = [job.label for _, chunk in found for job in chunk]
+    assert sorted(held) == sorted(job.label for job in wanted)
+    assert all(chunk for _, chunk in found)
+    cached = {job.label for job, is_there in zip(wanted, there, strict=True) if is_there}
+    for _, chunk in found:
+        kinds = {job.label in cached for job in chunk}
+        assert len(kinds) == 1, "what is there and what is not are never one task run"
+    sizes = [len(chunk) for _, chunk in found if chunk[0].label not in cached]
+    assert not sizes or max(sizes) - min(sizes) < max(sizes) <= -(-len(there) // 40)
+
+
+def test_a_chunk_is_named_by_what_is_in_it():
+    there = [True, True, False]
+    names = [name for name, _ in chunks("logits", jobs(there), there)]
+    assert names == ["logits shard 0 to shard 1 (2)", "logits shard 2"]
+
+
+def test_a_chunk_of_which_part_was_there_is_not_called_cached(tmp_path: Path):
+    """Only a task run that did no work at all may say so."""
+    made: list[str] = []
+
+    def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Any) -> None:
+        made.append(job.label)
+        writer.path("x.txt").write_text(job.label)
+
+    stage = Stage("logits", 1, build)
+    store = ArtifactStore(tmp_path / "store")
+    some = jobs([False] * 3)
+    stage.run(some[0], store)
+    chunk = as_task(stage).fn
+    outcomes = chunk(some, store.url)
+    assert [outcome.cached for outcome in outcomes] == [True, False, False]
+    assert made == ["shard 0", "shard 1", "shard 2"]
+    state = chunk(some, store.url)
+    assert (state.name, state.is_completed()) == ("Cached", True)
+    assert state.message == "3 there already"
