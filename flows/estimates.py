@@ -36,13 +36,13 @@ class Rows:
 
     def all(self) -> int | None:
         """Return the rows of the corpus and of all splits."""
-        if self.corpus is None:
-            return None
-        return self.corpus + self.labelled()
+        return _plus(self.corpus, self.labelled() or 0)
 
-    def labelled(self) -> int:
+    def labelled(self) -> int | None:
         """Return the rows of all splits."""
-        return (self.train or 0) + (self.dev or 0) + (self.test or 0)
+        if self.train is None or self.dev is None or self.test is None:
+            return None
+        return self.train + self.dev + self.test
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def needs(stage: str, config: DistillConfig, rows: Rows, store: ArtifactStore) -
 def _dataset(config: DistillConfig, rows: Rows) -> Need:
     del config
     count = rows.labelled()
-    return Need(count, count * _TEXT_BYTES, count * 4 * _TEXT_BYTES)
+    return Need(count, _times(count, _TEXT_BYTES), _times(count, 4 * _TEXT_BYTES))
 
 
 def _corpus(config: DistillConfig, rows: Rows) -> Need:
@@ -95,7 +95,7 @@ def _features(config: DistillConfig, rows: Rows) -> Need:
 
 def _teacher(config: DistillConfig, rows: Rows) -> Need:
     del config
-    return Need((rows.train or 0) + (rows.dev or 0), _TEACHER_BYTES, 4 * _TEACHER_BYTES)
+    return Need(_plus(rows.train, rows.dev or 0), _TEACHER_BYTES, 4 * _TEACHER_BYTES)
 
 
 def _logits(config: DistillConfig, rows: Rows) -> Need:
@@ -106,7 +106,8 @@ def _logits(config: DistillConfig, rows: Rows) -> Need:
 
 def _baseline(config: DistillConfig, rows: Rows) -> Need:
     del config
-    return Need(rows.labelled(), 8 * rows.labelled(), rows.labelled() * _NGRAMS_A_TEXT * 60)
+    count = rows.labelled()
+    return Need(count, _times(count, 8), _times(count, _NGRAMS_A_TEXT * 60))
 
 
 def _table(config: DistillConfig) -> int:

@@ -81,7 +81,7 @@ def _run(config: DistillConfig, out: str, *, with_prefect: bool) -> RunResult:
 
         return run_inline(config)
     # The bars show what happens; Prefect's own lines would break through them.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     _use_local_server()

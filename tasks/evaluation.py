@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 KIND, VERSION = "evaluation", 1
 FILE = "evaluation.json"
 TITLES = {
-    "tfidf_lr": "TF-IDF + logistic regression",
-    "dan_scratch": "DAN from scratch",
-    "dan_kd_private": "DAN (KD) without train",
+    "tfidf_lr": "TF-IDF + LR",
+    "dan_scratch": "DAN scratch",
+    "dan_kd_private": "DAN (KD), corpus only",
     "dan_kd": "DAN (KD)",
     "dan_kd_ft": "DAN (KD+FT)",
     "teacher": "teacher",

@@ -203,7 +203,9 @@ def test_the_data_root_can_be_given_beside_the_file(given: dict[str, Any], tmp_p
 
 def test_a_missing_file_names_the_nearest(given: dict[str, Any], tmp_path: Path):
     write_toml(tmp_path / "quickstart.toml", given)
-    with pytest.raises(ConfigError, match=r"no configuration .*; did you mean .*quickstart\.toml\?"):
+    with pytest.raises(
+        ConfigError, match=r"no configuration .*; did you mean .*quickstart\.toml\?"
+    ):
         load_config(tmp_path / "quickstrat.toml")
 
 
@@ -240,9 +242,7 @@ def test_a_length_of_one_kind_replaces_the_presets_other_kind():
 
 
 def test_the_two_presets_of_the_paper_differ_as_its_code_does():
-    paper, code = (
-        StudentConfig.model_validate({"preset": p}) for p in ("paper", "released-code")
-    )
+    paper, code = (StudentConfig.model_validate({"preset": p}) for p in ("paper", "released-code"))
     for config in (paper, code):
         assert (config.width, config.hidden, config.batch_size) == (1000, 1000, 2048)
         assert (config.updates, config.learning_rate) == (1_000_000, 5e-4)

@@ -201,6 +201,8 @@ def test_every_task_runner_makes_the_same_bytes(
         pytest.importorskip("prefect_dask")
     result = run_with_prefect(configure(runner=runner, workers=2), str(tmp_path / "out"))
     assert model_of(result) == small_model
+    progress = {value for key, value in artifacts().items() if key.endswith("-progress")}
+    assert progress == {100}
     again = run_with_prefect(configure(runner=runner, workers=2), str(tmp_path / "out"))
     assert again.computed() == 0
 

@@ -47,7 +47,9 @@ def test_ls_of_one_kind(tiny_store: Path, tiny_run: RunResult, capsys: Captured)
 
 def test_show_prints_the_manifest(tiny_store: Path, tiny_run: RunResult, capsys: Captured):
     vocabulary = tiny_run.artifacts["vocabulary"][0]
-    assert main(["store", "show", f"vocabulary/{vocabulary.key[:6]}", "--store", str(tiny_store)]) == 0
+    assert (
+        main(["store", "show", f"vocabulary/{vocabulary.key[:6]}", "--store", str(tiny_store)]) == 0
+    )
     manifest = json.loads(capsys.readouterr().out)
     assert manifest["key"] == vocabulary.key
     assert {"config", "inputs", "files", "statistics", "seconds", "tool_version"} <= set(manifest)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from helpers.tiny_task import run_config
+
 from flows.config import DistillConfig, parse_config
 from flows.pipeline import Pipeline
 from storage import Artifact, ArtifactStore
 from tasks.stage import Job
-
-from helpers.tiny_task import run_config
 
 
 class Workshop:

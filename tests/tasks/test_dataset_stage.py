@@ -225,5 +225,3 @@ def test_a_file_that_changes_between_plan_and_writing_is_not_stored_under_its_ol
     with pytest.raises(DataError, match="the train file changed while the run was reading it"):
         dataset.STAGE.run(job, workshop.store)
     assert workshop.store.artifacts("dataset") == []
-
-

@@ -106,9 +106,7 @@ def test_rows_that_are_not_covered_are_left_out_and_the_share_is_stated(workshop
     made = given(workshop, "student")
     shares = [one.statistics["covered"] for one in made["logits"]]
     assert shares == [0.75, 0.0, 0.0, 1.0, 1.0, 1.0]
-    examples = {
-        one.statistics["variant"]: one.statistics["examples"] for one in made["student"]
-    }
+    examples = {one.statistics["variant"]: one.statistics["examples"] for one in made["student"]}
     assert examples == {"scratch": 120, "kd_private": 150, "kd": 270}
 
 

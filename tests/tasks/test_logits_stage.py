@@ -26,7 +26,9 @@ from tasks.stage import single_input
 from tasks.teacher import MODEL_DIRECTORY
 
 
-def labelled(made: dict[str, list[Artifact]], workshop: Workshop) -> list[tuple[Artifact, Artifact]]:
+def labelled(
+    made: dict[str, list[Artifact]], workshop: Workshop
+) -> list[tuple[Artifact, Artifact]]:
     """Pairs of a shard of texts and its logits."""
     return [
         (open_input(workshop.store, one.manifest.inputs["texts"][0]), one) for one in made["logits"]
