@@ -32,6 +32,7 @@ class StageBars:
         )
         self._tasks: dict[str, TaskID] = {}
         self._shares: dict[str, dict[str, float]] = {}
+        self._finished: dict[str, set[str]] = {}
         self._cached: dict[str, int] = {}
         self._lock = Lock()
 
@@ -46,6 +47,7 @@ class StageBars:
         with self._lock:
             self._tasks[stage] = self._bars.add_task(stage, total=max(len(keys), 1), note="")
             self._shares[stage] = dict.fromkeys(keys, 0.0)
+            self._finished[stage] = set()
             self._cached[stage] = 0
 
     def advance(self, stage: str, key: str, share: float) -> None:
@@ -58,12 +60,13 @@ class StageBars:
     def finish(self, stage: str, key: str, *, cached: bool) -> None:
         """Move a stage's bar, and say how much of it was there before."""
         with self._lock:
-            if key not in self._shares.get(stage, {}):
+            if key not in self._shares.get(stage, {}) or key in self._finished[stage]:
                 return
             self._shares[stage][key] = 1.0
+            self._finished[stage].add(key)
             self._cached[stage] += cached
             self._draw(stage)
-            if min(self._shares[stage].values()) == 1.0:
+            if len(self._finished[stage]) == len(self._shares[stage]):
                 self._bars.stop_task(self._tasks[stage])
                 if not self._console.is_terminal:
                     self._console.print(f"{stage}: {self._note(stage)}")
@@ -76,6 +79,5 @@ class StageBars:
         jobs, cached = len(self._shares[stage]), self._cached[stage]
         if cached == jobs:
             return f"Cached ({jobs})" if jobs > 1 else "Cached"
-        finished = sum(share == 1.0 for share in self._shares[stage].values())
         there = f", {cached} cached" if cached else ""
-        return f"{finished} of {jobs}{there}"
+        return f"{len(self._finished[stage])} of {jobs}{there}"

@@ -77,14 +77,16 @@ def score(
         title: Its name for people.
         predicted: Labels int64 [rows], for each seed.
         truth: Labels int64 [rows].
-        teacher_logits: float32 [rows, classes]; NaN where the teacher said nothing.
+        teacher_logits: float32 [rows, classes]; NaN where the teacher said nothing: then
+            agreement is not measured.
         texts_per_second: As measured.
         size: Bytes on disk.
     """
     right = [accuracy(truth, one) for one in predicted]
-    known = np.isfinite(teacher_logits).all(axis=1)
-    teacher = teacher_logits.argmax(axis=1)[known]
-    agreed = [accuracy(teacher, one[known]) for one in predicted] if known.any() else []
+    teacher = teacher_logits.argmax(axis=1)
+    # Of a part of the texts only, agreement could be compared with nothing else in the table.
+    compared = np.isfinite(teacher_logits).all() and model != "teacher"
+    agreed = [accuracy(teacher, one) for one in predicted] if compared else []
     classes = teacher_logits.shape[1]
     return ModelScore(
         model=model,
@@ -93,7 +95,7 @@ def score(
         accuracy_spread=float(np.std(right, ddof=1)) if len(right) > 1 else None,
         seeds=len(right),
         macro_f1=float(np.mean([macro_f1(truth, one, classes=classes) for one in predicted])),
-        agreement=float(np.mean(agreed)) if agreed and model != "teacher" else None,
+        agreement=float(np.mean(agreed)) if agreed else None,
         texts_per_second=texts_per_second,
         bytes=size,
     )

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from storage import Artifact, Input
 
-KIND, VERSION = "evaluation", 1
+KIND, VERSION = "evaluation", 2
 FILE = "evaluation.json"
 TITLES = {
     "tfidf_lr": "TF-IDF + LR",

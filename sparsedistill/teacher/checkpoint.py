@@ -49,7 +49,7 @@ def resolve_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     path = Path(name).expanduser()
     if path.is_dir():
         return Checkpoint(name=str(path), revision=None, digest=_directory_digest(path))
-    if not name or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ConfigError(
             f"teacher.checkpoint: no directory {name!r}; give a directory with a config.json or a "
             "hub name such as 'FacebookAI/roberta-large'"
@@ -168,28 +168,30 @@ def _local(name: Path | str, revision: str | None) -> str:
     """Return the directory of a checkpoint, fetched from the hub where it is not here yet.
 
     Given a directory, transformers asks the network nothing; given a hub name it would, and try for
-    most of a minute where there is none.
+    most of a minute where there is none. So would the hub's own client: one quick question first.
     """
     if revision is None:
         if not Path(name).is_dir():
             raise TeacherError(f"there is no directory {name}")
         return str(name)
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
+    refusal: Exception | None = None
+    try:
+        HfApi().model_info(str(name), revision=revision, timeout=_SECONDS_FOR_THE_HUB)
+    except Exception as error:  # of many kinds; the cache may have the files all the same
+        refusal = error
     try:
         with quiet_transformers():
-            return str(
-                snapshot_download(
-                    str(name),
-                    revision=revision,
-                    allow_patterns=_HUB_FILES,
-                    etag_timeout=_SECONDS_FOR_THE_HUB,
-                )
+            return snapshot_download(
+                str(name),
+                revision=revision,
+                allow_patterns=_HUB_FILES,
+                local_files_only=refusal is not None,
             )
     except Exception as error:
-        raise TeacherError(
-            f"{name} cannot be fetched from the hub: {_first_line(error)}"
-        ) from error
+        reason = _first_line(refusal or error)
+        raise TeacherError(f"{name} cannot be fetched from the hub: {reason}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -17,8 +17,7 @@ from flows import cli
 from flows.cli import main
 from flows.delivery import RunResult, deliver
 from sparsedistill.classifier import Classifier
-
-MODELS = ["TF-IDF", "DAN from scratch", "DAN (KD)", "DAN (KD+FT)", "teacher"]
+from tasks.evaluation import TITLES
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_distill_prints_the_table_and_where_the_report_is(
     out = tmp_path / "out"
     assert main(["distill", str(config), "--no-prefect", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    for title in MODELS:
+    for title in TITLES.values():
         assert title in said
     assert str(out / "report.html") in said.replace("\n", "")
     assert "every stage was Cached" in said
@@ -223,7 +222,8 @@ def test_predict_says_after_which_line_the_bytes_are_no_utf8(model: Path, stdin,
     stdin(b"fine\nfine too\n\xff\xfe\n")
     assert main(["predict", str(model)]) == 1
     message = capsys.readouterr().err
-    assert message.startswith("error: standard input: not valid UTF-8")
+    assert message.startswith("error: standard input: ")
+    assert "not valid UTF-8" in message
     assert "line 3" in message or "after line 2" in message
 
 

@@ -76,7 +76,7 @@ def test_an_unknown_key_like_no_other_lists_those_there_are(given: dict[str, Any
 
 
 def test_an_unknown_table_names_the_nearest(given: dict[str, Any]):
-    with pytest.raises(ConfigError, match="vocabulry: there is no such key; .* vocabulary"):
+    with pytest.raises(ConfigError, match=r"vocabulry: there is no such key; .* vocabulary"):
         parse_config({**given, "vocabulry": {"size": 3}})
 
 

@@ -91,7 +91,7 @@ def test_weight_of_train_moves_its_ngrams_up(workshop: Workshop):
 
 
 def test_a_vocabulary_without_any_ngram_says_which_settings_to_look_at(workshop: Workshop):
-    with pytest.raises(DataError, match="no n-gram occurs 100000 times or more.*min_count"):
+    with pytest.raises(DataError, match=r"no n-gram occurs 100000 times or more.*min_count"):
         workshop.make("vocabulary", vocabulary={"min_count": 100_000})
 
 

@@ -74,7 +74,7 @@ def test_the_best_seed_on_dev_is_packaged(stocked: Workshop):
 
 
 def test_a_fold_that_changes_the_answers_is_refused():
-    with pytest.raises(DataError, match="the folded model's logits differ .* by 0.5, more than"):
+    with pytest.raises(DataError, match=r"the folded model's logits differ .* by 0.5, more than"):
         _refuse_bad_fold(0.5)
     with pytest.raises(DataError, match="by nan"):
         _refuse_bad_fold(float("nan"))

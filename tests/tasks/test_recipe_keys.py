@@ -77,7 +77,7 @@ def test_what_cannot_change_a_stage_leaves_it_cached(stocked: Workshop, tables: 
         ("logits", {"token_budget": 64}),
         ("student", {"epochs": 1}),
         ("student", {"width": 4}),
-        ("student", {"temperature": 2.0}),
+        ("student", {"temperature": 7.0}),
         ("student", {"objective": "logits"}),
         ("student", {"feature_dropout": 0.0}),
         ("student", {"betas": [0.9, 0.98]}),

@@ -29,7 +29,7 @@ def test_every_variant_and_seed_is_a_student_of_its_own(stocked: Workshop):
 
 
 def test_each_variant_sees_what_it_may_and_no_more(stocked: Workshop):
-    """Privately distilled students must not see train; those from scratch must not see a teacher."""
+    """Privately distilled students must not see train, those from scratch no teacher."""
     made = stocked.make("student")
     train = {made["features"][3].key, made["logits"][3].key, made["dataset"][0].key}
     seen = {

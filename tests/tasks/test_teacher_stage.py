@@ -76,7 +76,7 @@ def test_a_finished_classifier_with_other_labels_is_refused_with_both_sets(works
 
 
 def test_a_missing_checkpoint_is_refused_before_anything_is_computed(workshop: Workshop):
-    with pytest.raises(ConfigError, match=r"teacher\.checkpoint: no directory 'encodre'"):
+    with pytest.raises(ConfigError, match=r"teacher\.checkpoint: there is no directory 'encodre'"):
         workshop.make("teacher", teacher={"checkpoint": "encodre"})
 
 
@@ -87,7 +87,9 @@ def test_a_directory_without_a_model_is_refused(workshop: Workshop):
 
 
 def test_a_hub_name_that_cannot_be_asked_for_is_refused(workshop: Workshop):
-    with pytest.raises(ConfigError, match="no directory 'someone/model', and the hub could not"):
+    with pytest.raises(
+        ConfigError, match="no directory 'someone/model', and the hub gave no model"
+    ):
         workshop.make("teacher", teacher={"checkpoint": "someone/model"})
 
 
