@@ -183,12 +183,13 @@ def _local(name: Path | str, revision: str | None) -> str:
         refusal = error
     try:
         with quiet_transformers():
-            return snapshot_download(
+            directory: str = snapshot_download(
                 str(name),
                 revision=revision,
                 allow_patterns=_HUB_FILES,
                 local_files_only=refusal is not None,
             )
+            return directory
     except Exception as error:
         reason = _first_line(refusal or error)
         raise TeacherError(f"{name} cannot be fetched from the hub: {reason}") from error

@@ -20,6 +20,11 @@ from sparsedistill.classifier import Classifier
 from tasks.evaluation import TITLES
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+
 @pytest.fixture
 def config(own_data: Path, own_store: Path, tmp_path: Path) -> Path:
     """A configuration whose store holds a whole run."""

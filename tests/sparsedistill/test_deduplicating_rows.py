@@ -32,7 +32,9 @@ def slow_mask(rows, held_out):
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.lists(digests, max_size=12), max_size=4), st.lists(digests, max_size=4))
-def test_the_first_of_equal_rows_stays_and_none_that_is_held_out(tmp_path_factory, batches, held_out):
+def test_the_first_of_equal_rows_stays_and_none_that_is_held_out(
+    tmp_path_factory, batches, held_out
+):
     rows = [row for batch in batches for row in batch]
     kept = decide(tmp_path_factory.mktemp("rows"), batches, held_out)
     assert kept.mask.tolist() == slow_mask(rows, held_out)

@@ -1,5 +1,7 @@
 """Figures of merit against scikit-learn, or against a slow and readable oracle."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -69,7 +71,9 @@ def test_rows_of_the_softmax_sum_to_one(logits, temperature):
 @settings(deadline=None, max_examples=60)
 @given(
     # Twelfths and fifteenths lie on the edges of the bins.
-    st.lists(st.tuples(st.sampled_from([k / 60 for k in range(30, 61)]), st.booleans()), min_size=1),
+    st.lists(
+        st.tuples(st.sampled_from([k / 60 for k in range(30, 61)]), st.booleans()), min_size=1
+    ),
     st.sampled_from([1, 10, 12, 15]),
 )
 def test_calibration_bins_hold_the_rows_of_their_range(rows, bins):
@@ -80,7 +84,7 @@ def test_calibration_bins_hold_the_rows_of_their_range(rows, bins):
     )
     edges = np.linspace(0, 1, bins + 1)
     expected, error = [], 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = [i for i, value in enumerate(confidence) if low < value <= high]
         if inside:
             mean, hits = confidence[inside].mean(), right[inside].mean()

@@ -34,7 +34,7 @@ def test_nothing_is_lost_where_the_logits_are_equal_up_to_a_shift_of_a_row(chose
 
 
 def test_the_gradient_does_not_shrink_with_the_temperature():
-    # For small logits the gradient tends to a limit that has no T in it (Hinton et al., section 2.1).
+    # For small logits it tends to a limit that has no T in it (Hinton et al., 2015, section 2.1).
     sizes = []
     for temperature in (1.0, 10.0, 100.0):
         student, teacher = pair(scale=0.1)

@@ -90,7 +90,9 @@ def test_every_bit_of_a_text_moves_about_half_the_bits_of_both_lanes():
     flipped = [bytearray(base) for _ in range(20 * 7)]
     for number, text in enumerate(flipped):
         text[number // 7] ^= 1 << number % 7
-    found = text_digests(TextBuffer.from_strings([base.decode(), *(bytes(f).decode() for f in flipped)]))
+    found = text_digests(
+        TextBuffer.from_strings([base.decode(), *(bytes(f).decode() for f in flipped)])
+    )
     moved = np.bitwise_count(found[1:] ^ found[0])
     assert 31 < moved.mean() < 33
     assert moved.min() > 12

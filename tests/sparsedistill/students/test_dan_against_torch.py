@@ -146,7 +146,9 @@ def trained(*, threads, torch_threads=1, dropout=0.2):
         targets = torch.from_numpy(rng.integers(0, CLASSES, size))
         take_step(student, update, bags, Hard(), targets, 0.01)
     torch.set_num_threads(1)
-    return {name: a.tobytes() for name, a in (student.weights() | student.optimiser_state()).items()}
+    return {
+        name: a.tobytes() for name, a in (student.weights() | student.optimiser_state()).items()
+    }
 
 
 def test_the_number_of_threads_changes_no_byte():

@@ -53,7 +53,18 @@ def test_the_rate_climbs_then_stays_or_falls_and_never_is_zero():
 
     assert rates() == [1.0] * 10
     assert rates(warmup=0.2) == [0.5] + [1.0] * 9
-    assert rates(warmup=0.2, decay="linear") == [0.5, 1, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    assert rates(warmup=0.2, decay="linear") == [
+        0.5,
+        1,
+        1,
+        0.875,
+        0.75,
+        0.625,
+        0.5,
+        0.375,
+        0.25,
+        0.125,
+    ]
     assert rates(decay="linear")[-1] > 0
 
 

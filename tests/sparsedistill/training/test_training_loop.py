@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from toy_task import toy_examples
 
 from sparsedistill.errors import DataError
 from sparsedistill.objectives import Hard, Soft
@@ -11,7 +12,6 @@ from sparsedistill.students import DAN, DANRegularisation, DANShape
 from sparsedistill.training.checkpoint import load_checkpoint
 from sparsedistill.training.loop import Checkpointing, Examples, fit
 from sparsedistill.training.recipe import TrainingRecipe
-from toy_task import toy_examples
 
 RECIPE = TrainingRecipe(
     batch_size=16, learning_rate=0.02, epochs=4, warmup=0.1, decay="linear", evaluate_every=5
