@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: it could not be done, and the message says why. 2: the command line is wrong.
     """
     options = _parser().parse_args(arguments)
+    # Before torch is loaded: its threads would spin while they wait, and two runs on the same
+    # cores (or a run beside anything busy) would be ten times slower than one after the other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         status: int = _command(options.module, options.function)(options)
     except ModuleNotFoundError as error:

@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 
 # Numba makes a float of uint64 with int64, so everything that meets a hash is uint64.
 LENGTH = np.uint64(oracle.LENGTH)
-WORD = np.uint64(oracle.WORD)
 COMBINE = np.uint64(oracle.COMBINE)
 FINAL_1 = np.uint64(oracle.FINAL_1)
 FINAL_2 = np.uint64(oracle.FINAL_2)
-HALF = np.uint64(32)
 ALL = np.uint64(oracle.MASK)
 
 CODE_MASK = (1 << unicode.DELTA_BITS) - 1
@@ -128,15 +126,12 @@ def hash_token(words: NDArray[np.uint64], begin: Int, end: Int) -> np.uint64:
     at = begin >> 3
     left = end - begin
     while left > 8:
-        result = (result ^ words[at]) * WORD
-        result ^= result >> HALF
+        result = finalise(result ^ words[at])
         at += 1
         left -= 8
     if left > 0:
-        last = words[at] & (ALL >> np.uint64(64 - 8 * left))
-        result = (result ^ last) * WORD
-        result ^= result >> HALF
-    return finalise(result)
+        result = finalise(result ^ (words[at] & (ALL >> np.uint64(64 - 8 * left))))
+    return result
 
 
 @kernel

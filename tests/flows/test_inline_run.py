@@ -112,12 +112,12 @@ def test_progress_is_told_for_every_job_and_ends_at_one(own_data: Path, own_stor
             self.stages.append(stage)
             self.open.update(dict.fromkeys(keys, 0.0))
 
-        def advance(self, stage, key, share):  # noqa: ARG002
+        def advance(self, stage, key, share):
             assert self.open[key] <= share + 1e-9
             assert share <= 1 + 1e-9
             self.open[key] = share
 
-        def finish(self, stage, key, *, cached):  # noqa: ARG002
+        def finish(self, stage, key, *, cached):
             self.cached += cached
             del self.open[key]
 

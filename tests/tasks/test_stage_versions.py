@@ -32,9 +32,9 @@ GOLDEN = {
     "dataset": (1, "aa5f4aaa73ef285e"),
     "features": (1, "77e4e792a788bbbf"),
     "logits": (1, "6edc36ef0125d5da"),
-    "ngrams": (1, "21df9cc6b067b0a9"),
-    "package": (1, "c91cad7ad0dbfc4a"),
-    "vocabulary": (1, "9d076c61da887da3"),
+    "ngrams": (1, "f8b0a59664a24473"),
+    "package": (1, "718e71ab1d0ddaf7"),
+    "vocabulary": (1, "60daa8218eaa9806"),
 }
 
 VERSIONS = {
