@@ -23,6 +23,8 @@ def check_format(summary: Summary) -> None:
     Raises:
         ValueError: `summary` has another format number than this version reads.
     """
+    if not isinstance(summary, Mapping):
+        raise ValueError("this is not the summary of a run")
     found = summary.get("format", FORMAT)
     if found != FORMAT:
         message = (

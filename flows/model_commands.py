@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from sparsedistill.classifier import Classifier
 from sparsedistill.errors import ConfigError, DataError
@@ -67,20 +66,21 @@ def _coloured(bar: str, value: float) -> str:
 def _lines(file: str | None) -> Iterator[Iterator[str]]:
     """Give the lines of a file or of standard input; a line that is no UTF-8 is an error."""
     if file is None:
-        stream: TextIO = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="\n")
+        stream: BinaryIO = sys.stdin.buffer
     else:
         try:
-            stream = Path(file).open(encoding="utf-8", newline="\n")  # noqa: SIM115 - closed below
+            stream = Path(file).open("rb")  # noqa: SIM115 - closed below
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error
     with stream:
-        yield _numbered(stream, file or "standard input")
+        yield _decoded(stream, file or "standard input")
 
 
-def _numbered(stream: TextIO, name: str) -> Iterator[str]:
-    number = 0
-    try:
-        for number, line in enumerate(stream, start=1):  # noqa: B007 - told in the error
-            yield line
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: not valid UTF-8 after line {number}: {error.reason}") from error
+def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
+    # Line by line: a text stream decodes ahead, and could not say which line is bad.
+    for number, line in enumerate(stream, start=1):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
+            reason = f"not valid UTF-8 ({error.reason} at byte {error.start})"
+            raise DataError(f"{name}: line {number}: {reason}") from error

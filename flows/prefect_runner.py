@@ -9,6 +9,7 @@ a table of what is missing, and the next run makes only that.
 from __future__ import annotations
 
 import time
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
@@ -19,7 +20,6 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
-from prefect.utilities.annotations import quote
 
 from dashboards.markdown import render_markdown
 from flows.config import DistillConfig
@@ -28,7 +28,7 @@ from flows.errors import RunFailedError
 from flows.pipeline import Pipeline, Step
 from storage import Artifact, ArtifactStore
 from tasks import progress
-from tasks.prefect_task import as_task
+from tasks.prefect_task import Chunk, as_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,6 +86,7 @@ class _Run:
         self.outcomes: dict[str, list[Outcome]] = {}
         self._store = store
         self._pipeline = Pipeline(config)
+        self._elsewhere = config.run.runner != "threads"
         self._futures: dict[str, list[PrefectFuture[Any]]] = {}
         self._jobs: dict[str, list[Job]] = {}
         self._failures: list[dict[str, str]] = []
@@ -116,8 +117,8 @@ class _Run:
         there = self._store.find_all([job.recipe for job in jobs])
         stage_task = as_task(step.stage)
         self._futures[step.name] = [
-            stage_task.with_options(task_run_name=name).submit(
-                quote(chunk),  # type: ignore[call-overload]  # Prefect unwraps it
+            stage_task.with_options(task_run_name=name).submit(  # type: ignore[call-overload]
+                Chunk(chunk),
                 self._store.url,
                 wait_for=before,
             )
@@ -135,6 +136,7 @@ class _Run:
                 self._failures.append({"stage": name, "reason": reason})
             else:
                 self.outcomes[name].extend(outcome)
+                self._tell_of(outcome)
         if len(self.outcomes[name]) == len(self._jobs[name]):
             by_key = {outcome.key: outcome for outcome in self.outcomes[name]}
             ordered = [by_key[job.recipe.key] for job in self._jobs[name]]
@@ -145,6 +147,12 @@ class _Run:
             "%s: %d of %d, %d of them cached",
             name, len(self.outcomes[name]), len(self._jobs[name]), cached,
         )  # fmt: skip
+
+    def _tell_of(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell the listeners of jobs that ran in other processes, where nobody listened."""
+        if self._elsewhere:
+            for one in outcomes:
+                progress.finish(one.kind, one.key, cached=one.cached)
 
     def _report_failures(self, waiting: Sequence[Step]) -> None:
         rows = [
@@ -183,6 +191,7 @@ class _ProgressArtifacts:
         self._shares: dict[str, dict[str, float]] = {}
         self._artifacts: dict[str, UUID] = {}
         self._updated: dict[str, float] = {}
+        self._lock = Lock()
 
     def expect(self, stage: str, keys: Sequence[str]) -> None:
         """Take note of a stage's jobs, all still to be done."""
@@ -196,6 +205,10 @@ class _ProgressArtifacts:
 
     def advance(self, stage: str, key: str, share: float) -> None:
         """Take note of how far a job is; Prefect hears of it every few seconds."""
+        with self._lock:
+            self._advance(stage, key, share)
+
+    def _advance(self, stage: str, key: str, share: float) -> None:
         shares = self._shares.get(stage)
         if shares is None or key not in shares:
             return

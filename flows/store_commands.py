@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import fsspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,7 +24,7 @@ def ls(options: argparse.Namespace) -> int:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for heading in ("artifact", "created", "rows", "size", "work"):
         table.add_column(heading, justify="left" if heading in ("artifact", "created") else "right")
-    for manifest in ArtifactStore(options.store).artifacts(options.kind):
+    for manifest in _store(options).artifacts(options.kind):
         table.add_row(
             Text(f"{manifest.kind}/{manifest.key[:_SHORT]}"),
             manifest.created[:19].replace("T", " "),
@@ -43,7 +44,7 @@ def show(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Read every file and compare it with its checksum; 1 if something is damaged."""
-    store, console = ArtifactStore(options.store), Console()
+    store, console = _store(options), Console()
     checked = damaged = 0
     for found in store.verify(options.kind):
         checked += 1
@@ -65,18 +66,26 @@ def verify(options: argparse.Namespace) -> int:
 
 def lineage(options: argparse.Namespace) -> int:
     """Draw what an artifact was made from, back to the sources."""
-    node = ArtifactStore(options.store).lineage(_artifact(options))
+    node = _store(options).lineage(_artifact(options))
     tree = Tree(_label(node))
     _grow(tree, node, set())
     Console().print(tree)
     return 0
 
 
+def _store(options: argparse.Namespace) -> ArtifactStore:
+    """Open the store that is there; looking must not make an empty one."""
+    fs, path = fsspec.core.url_to_fs(options.store)
+    if not fs.exists(f"{path}/store.json"):
+        raise StorageError(f"there is no store at {options.store}; say with --store where it is")
+    return ArtifactStore(options.store)
+
+
 def _artifact(options: argparse.Namespace) -> Artifact:
     kind, slash, key = options.artifact.partition("/")
     if not slash:
         raise StorageError(f"{options.artifact!r}: write it as kind/key, as `store ls` shows it")
-    return ArtifactStore(options.store).get(kind, key)
+    return _store(options).get(kind, key)
 
 
 def _label(node: LineageNode) -> Text:

@@ -87,7 +87,16 @@ def _read_one(
         if (values < 0).any() or (values > 1.001).any():
             raise DataError(f"{url}: the column probabilities has values outside 0 to 1")
         values = np.log(values.clip(min=_LEAST_PROBABILITY))
-    return text_digests(TextBuffer.from_arrow(table["text"])), values[:, order]
+    return text_digests(_texts(url, table["text"])), values[:, order]
+
+
+def _texts(url: str, column: pa.ChunkedArray) -> TextBuffer:
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise DataError(f"{url}: the column text holds {column.type}, not strings")
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True) + 1
+        raise DataError(f"{url}: row {row} has no text; remove such rows from the file")
+    return TextBuffer.from_arrow(column)
 
 
 def _column_order(
@@ -109,6 +118,8 @@ def _column_order(
 
 def _values(url: str, column: pa.ChunkedArray, classes: int) -> npt.NDArray[np.float32]:
     """Return a column of lists as float32 [rows, classes]."""
+    if not _is_list(column.type) and not pa.types.is_fixed_size_list(column.type):
+        raise DataError(f"{url}: each row needs a list of {classes} values, not {column.type}")
     chunks = list(_flat_chunks(url, column, classes))
     values = np.concatenate([np.empty((0, classes), np.float32), *chunks])
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))

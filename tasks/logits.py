@@ -122,7 +122,13 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
     texts = read_shard(store, single_input(job.recipe, "texts"))
     labels = [str(label) for label in job.recipe.config["labels"]]  # type: ignore[union-attr]
     if "given" in job.recipe.config:
-        given = _given(tuple(job.runtime["urls"]), tuple(labels), _given_labels(job.recipe))
+        fingerprints: Any = job.recipe.config["given"]
+        given = _given(
+            tuple(job.runtime["urls"]),
+            tuple(fingerprints),
+            tuple(labels),
+            _given_labels(job.recipe),
+        )
         found = given.lookup(texts.texts)
         ids, values = texts.ids[found >= 0], given.logits[found[found >= 0]]
         whose = "given"
@@ -212,8 +218,13 @@ def _teacher(
 
 @lru_cache(maxsize=1)
 def _given(
-    urls: tuple[str, ...], labels: tuple[str, ...], given_labels: tuple[str, ...] | None
+    urls: tuple[str, ...],
+    fingerprints: tuple[str, ...],
+    labels: tuple[str, ...],
+    given_labels: tuple[str, ...] | None,
 ) -> GivenLogits:
+    """Return what the files hold, read once; a file that changed is read again."""
+    del fingerprints
     return read_given_logits(urls, labels=labels, given_labels=given_labels)
 
 
@@ -230,7 +241,8 @@ def _table(
     labels: list[str],
     whose: str,
 ) -> pa.Table:
-    stored = values.astype(dtype)
+    with np.errstate(over="ignore"):
+        stored = values.astype(dtype)
     if not np.isfinite(stored).all():
         row = int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
         raise DataError(

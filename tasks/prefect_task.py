@@ -27,14 +27,27 @@ _RETRIES = 3
 _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EROFS}
 
 
-def as_task(stage: Stage) -> Task[[Sequence[Job], str], Any]:
+class Chunk:
+    """The jobs of one task run.
+
+    Neither a tuple nor a dataclass, so that Prefect and Dask, which look for futures in all that
+    they are given, leave it as it is.
+    """
+
+    __slots__ = ("jobs",)
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = tuple(jobs)
+
+
+def as_task(stage: Stage) -> Task[[Chunk, str], Any]:
     """Return the stage as a Prefect task over a chunk of jobs and the URL of the store."""
 
-    def run_chunk(jobs: Sequence[Job], store_url: str) -> State[list[Outcome]] | list[Outcome]:
+    def run_chunk(chunk: Chunk, store_url: str) -> State[list[Outcome]] | list[Outcome]:
         store = ArtifactStore(store_url)
-        outcomes = [stage.run(job, store) for job in jobs]
+        outcomes = [stage.run(job, store) for job in chunk.jobs]
         if all(outcome.cached for outcome in outcomes):
-            return Completed(name="Cached", message=f"{len(jobs)} there already", data=outcomes)
+            return Completed(name="Cached", message=f"{len(outcomes)} there already", data=outcomes)
         return outcomes
 
     decorate = task(

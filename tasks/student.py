@@ -294,6 +294,10 @@ def _taught_examples(job: Job, store: ArtifactStore) -> Examples:
         bags.append(shard_bags if len(rows) == len(ids) else shard_bags.take(rows))
         targets.append(values[where[rows]])
     joined: npt.NDArray[np.float32] = np.concatenate(targets)
+    if len(joined) == 0:
+        raise DataError(
+            "no row of the corpus has logits: the files of [logits] path hold none of its texts"
+        )
     return Examples(Bags.concat(bags), joined)
 
 

@@ -154,7 +154,8 @@ def _on_dev(output: Path, dev: Texts, config: TeacherConfig, threads: int) -> di
         options=LabellingOptions(max_length=config.max_length, threads=threads),
     )
     logits = teacher.logits(list(dev.texts))
-    rounded = logits.astype(np.float16)
+    with np.errstate(over="ignore"):
+        rounded = logits.astype(np.float16)
     assert dev.labels is not None  # noqa: S101
     return {
         "labels": list(dev.label_names),

@@ -36,7 +36,7 @@ from flows.prefect_runner import chunks, run_with_prefect
 from sparsedistill.errors import DataError
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks import logits
-from tasks.prefect_task import _may_pass, as_task
+from tasks.prefect_task import Chunk, _may_pass, as_task
 from tasks.stage import Job, Stage
 
 
@@ -290,9 +290,9 @@ def test_a_chunk_of_which_part_was_there_is_not_called_cached(tmp_path: Path):
     some = jobs([False] * 3)
     stage.run(some[0], store)
     chunk = as_task(stage).fn
-    outcomes = chunk(some, store.url)
+    outcomes = chunk(Chunk(some), store.url)
     assert [outcome.cached for outcome in outcomes] == [True, False, False]
     assert made == ["shard 0", "shard 1", "shard 2"]
-    state = chunk(some, store.url)
+    state = chunk(Chunk(some), store.url)
     assert (state.name, state.is_completed()) == ("Cached", True)
     assert state.message == "3 there already"
