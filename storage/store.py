@@ -31,7 +31,7 @@ from storage.errors import (
     is_out_of_space,
 )
 from storage.local import LocalBackend
-from storage.names import MANIFEST, check_key, check_key_prefix, check_kind
+from storage.names import MANIFEST, check_key, check_key_prefix, check_kind, is_key
 from storage.objects import ObjectBackend
 from storage.scratch import make_temporary, size_of, sweep
 from storage.writer import ArtifactWriter
@@ -159,6 +159,11 @@ class ArtifactStore:
         """
         check_kind(kind)
         check_key_prefix(key_prefix)
+        if is_key(key_prefix):
+            # A whole key needs no listing of its kind: a stage opens thousands of shards this way.
+            (whole,) = self._load([(kind, key_prefix)])
+            if whole is not None:
+                return Artifact(whole, self._backend)
         listing = self._backend.listing(kind)
         keys = [key for key, files in listing.items() if MANIFEST in files]
         matching = [key for key in keys if key.startswith(key_prefix)]

@@ -129,7 +129,6 @@ def calibration_of(classifier: Classifier, texts: list[str], truth: Predictions)
         return {"ece": found.error, "bins": [asdict(one) for one in found.bins]}
 
     return {
-        "split": "test",
         "temperature": temperature,
         "before": at(1.0),
         "after": at(temperature),

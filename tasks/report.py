@@ -65,6 +65,7 @@ def summarise(
         threads: That the models were timed with.
     """
     _, dev, test = made["dataset"]
+    evaluated_on = "dev" if dev.digest == test.digest else "test"
     measured = made["evaluation"][0].read_json(evaluation.FILE)
     corpus: Mapping[str, Any] = made["corpus"][0].statistics
     vocabulary: Mapping[str, Any] = made["vocabulary"][0].statistics
@@ -83,7 +84,7 @@ def summarise(
                 split: artifact.statistics["rows"]
                 for split, artifact in zip(("train", "dev", "test"), made["dataset"], strict=True)
             },
-            "evaluated_on": "dev" if dev.digest == test.digest else "test",
+            "evaluated_on": evaluated_on,
         },
         "corpus": {
             "rows": corpus["rows"],
@@ -93,7 +94,7 @@ def summarise(
             "covered": _covered(made),
         },
         "training": _curves(made["student"]),
-        "calibration": measured["calibration"],
+        "calibration": {"split": evaluated_on, **measured["calibration"]},
         "confusion": measured["confusion"],
         "disagreements": measured.get("disagreements"),
         "ngrams": {
