@@ -30,7 +30,8 @@ test-all: lint
 	$(BIN)/pytest -m ""
 
 bench: setup
-	$(BIN)/python benchmarks/presets.py experiments/trec.toml
+	$(BIN)/python experiments/quickstart.py data/quickstart
+	$(BIN)/python benchmarks/presets.py $(CONFIG)
 
 ui: setup
 	@echo "Runs started while this server is up show at http://127.0.0.1:4200 (stop it with Ctrl-C)"

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from flows.config import load_config
 from flows.inline import run_inline
+from tasks.environment import environment
 from tasks.presets import PRESETS
-from tasks.report import environment
 
 
 def main() -> int:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
     from collections.abc import Callable, Sequence
 
+_OURS = {"dashboards", "flows", "sparsedistill", "storage", "tasks"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
@@ -49,14 +51,17 @@ def _command(module: str, function: str) -> Callable[[argparse.Namespace], Any]:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Return whether an error is one of the project's own, whose message is for the user."""
-    return type(error).__module__.partition(".")[0] in {"sparsedistill", "storage", "flows"}
+    """Return whether an error's message is for the user: the project's own, or of the system."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _OURS
 
 
 def _needs_extra(error: ModuleNotFoundError) -> int:
     package = (error.name or "").partition(".")[0]
+    if package in _OURS:
+        raise error
+    extra = {"prefect_dask": "dask", "s3fs": "s3"}.get(package, "pipeline")
     print(  # noqa: T201
-        f"error: this command needs {package}: pip install 'sparsedistill[pipeline]'",
+        f"error: this command needs {package}: pip install 'sparsedistill[{extra}]'",
         file=sys.stderr,
     )
     return 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsedistill.model_format import CONFIG_FILE
 from tasks.report import REPORT_FILE, SUMMARY_FILE
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ class Delivery:
     report: Path
     summary: Path
     model: Path
+
+    @classmethod
+    def below(cls, directory: str | Path) -> Delivery:
+        """Return where a run that delivers to ``directory`` puts its results."""
+        root = Path(directory)
+        return cls(root / REPORT_FILE, root / SUMMARY_FILE, root / MODEL_DIRECTORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +57,25 @@ class RunResult:
 
 
 def deliver(result: RunResult, directory: str | Path) -> Delivery:
-    """Copy report, numbers and model to ``directory``; whole files replace older ones."""
+    """Copy report, numbers and model to ``directory``.
+
+    A model without its ``config.json`` does not load, so it goes first and comes last: whoever
+    loads the model meanwhile, or after a kill, gets all of one model or an error.
+    """
     root = Path(directory)
     root.mkdir(parents=True, exist_ok=True)
     report = result.artifacts["report"][0]
-    delivery = Delivery(root / REPORT_FILE, root / SUMMARY_FILE, root / MODEL_DIRECTORY)
+    delivery = Delivery.below(root)
     _copy(report.path(REPORT_FILE), delivery.report)
     _copy(report.path(SUMMARY_FILE), delivery.summary)
     model = result.artifacts["package"][0]
     delivery.model.mkdir(exist_ok=True)
-    for name in model.names:
+    config = delivery.model / CONFIG_FILE
+    config.unlink(missing_ok=True)
+    for old in delivery.model.iterdir():
+        if old.is_file() and old.name not in model.names:
+            old.unlink()
+    for name in sorted(model.names, key=CONFIG_FILE.__eq__):
         _copy(model.path(name), delivery.model / name)
     return delivery
 

@@ -164,7 +164,10 @@ def _seconds(stage: str, rows: int | None, store: ArtifactStore) -> float | None
     if rows is None:
         return None
     manifests = store.artifacts(stage)
-    done = sum(file.rows or 0 for manifest in manifests for file in manifest.files)
+    if stage == "corpus":
+        done = sum(int(str(manifest.statistics["rows"])) for manifest in manifests)
+    else:
+        done = sum(file.rows or 0 for manifest in manifests for file in manifest.files)
     spent = sum(manifest.seconds for manifest in manifests)
     return spent * rows / done if done else None
 

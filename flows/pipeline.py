@@ -188,7 +188,7 @@ class Pipeline:
         )  # fmt: skip
 
     def _report(self, made: Artifacts) -> list[Job]:
-        return report.jobs(self.config.name, made, threads=self.config.run.threads)
+        return report.jobs(self.config.name, made)
 
     @staticmethod
     def _split_shards(made: Artifacts) -> list[TextShard]:

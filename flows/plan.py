@@ -134,7 +134,7 @@ class _Planner:
         jobs = self._jobs(step)
         if jobs is None:
             return self._stage_plan(step.name, cached=0, todo=None)
-        found = self._store.find_all([job.recipe for job in jobs])
+        found = step.stage.find_all(jobs, self._store)
         missing = [job for job, artifact in zip(jobs, found, strict=True) if artifact is None]
         known = [artifact or self._foresee(job) for job, artifact in zip(jobs, found, strict=True)]
         complete = [made for made in known if made is not None]

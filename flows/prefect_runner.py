@@ -19,6 +19,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.futures import as_completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from dashboards.markdown import render_markdown
@@ -101,9 +102,19 @@ class _Run:
                 waiting.remove(step)
             if not self._open():
                 break
-            self._finish(next(iter(self._open())))
+            self._finish(self._first_done())
         if self._failures:
             self._report_failures(waiting)
+
+    def _first_done(self) -> str:
+        """Wait until some stage under way has all its chunks done, and return its name."""
+        pending = {name: list(self._futures[name]) for name in self._open()}
+        while all(pending.values()):
+            first = next(as_completed([f for futures in pending.values() for f in futures]))
+            for futures in pending.values():
+                if first in futures:
+                    futures.remove(first)
+        return next(name for name, futures in pending.items() if not futures)
 
     def _open(self) -> list[str]:
         return [name for name in self._futures if name not in self.outcomes]
@@ -114,7 +125,7 @@ class _Run:
         progress.expect(step.name, [job.recipe.key for job in jobs])
         direct = self._pipeline.direct_needs(step)
         before = [future for need in direct for future in self._futures[need]]
-        there = self._store.find_all([job.recipe for job in jobs])
+        there = step.stage.find_all(jobs, self._store)
         stage_task = as_task(step.stage)
         self._futures[step.name] = [
             stage_task.with_options(task_run_name=name).submit(  # type: ignore[call-overload]

@@ -16,7 +16,7 @@ from dashboards.report import render_report
 from dashboards.summary import headline
 from dashboards.terminal import results_table
 from flows.config import DistillConfig, load_config
-from flows.delivery import RunResult, deliver
+from flows.delivery import Delivery, RunResult, deliver
 from flows.terminal import StageBars
 from sparsedistill.errors import DataError
 
@@ -33,7 +33,7 @@ def distill(options: argparse.Namespace) -> int:
     out = options.out or f"runs/{config.name}"
     with StageBars(console).shown():
         result = _run(config, out, with_prefect=not options.no_prefect)
-    delivery = deliver(result, out)
+    delivery = Delivery.below(out)
     summary = result.summary()
     console.print()
     console.print(results_table(summary))
@@ -79,7 +79,9 @@ def _run(config: DistillConfig, out: str, *, with_prefect: bool) -> RunResult:
     if not with_prefect:
         from flows.inline import run_inline
 
-        return run_inline(config)
+        result = run_inline(config)
+        deliver(result, out)
+        return result
     # The bars show what happens; Prefect's own lines would break through them.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -92,7 +94,9 @@ def _run(config: DistillConfig, out: str, *, with_prefect: bool) -> RunResult:
 
 def _use_local_server() -> None:
     """Show the run in the server of `make ui` if one is up; Prefect starts its own otherwise."""
-    if "PREFECT_API_URL" in os.environ or "PREFECT_PROFILE" in os.environ:
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url:
         return
     try:
         with urllib.request.urlopen(f"{_LOCAL_SERVER}/health", timeout=0.3):  # noqa: S310

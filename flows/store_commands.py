@@ -53,7 +53,7 @@ def verify(options: argparse.Namespace) -> int:
         damaged += 1
         for problem in found.problems:
             console.print(Text(f"{found.kind}/{found.key}: {problem}"))
-        if options.remove:
+        if options.remove and not found.newer:
             store.remove(found.kind, found.key)
     done = (
         "removed; the next run makes them again" if options.remove else "see store verify --remove"

@@ -17,7 +17,7 @@ from storage.errors import (
 from storage.lineage import LineageNode
 from storage.manifest import FileEntry, Input, Manifest, Recipe
 from storage.readers import BadRow, LabelledRows, read_labelled, read_texts
-from storage.sources import Source, expand_sources
+from storage.sources import Source, expand_sources, format_of
 from storage.store import ArtifactStore
 from storage.tables import TableWriter, open_writer, read_table, write_table
 from storage.writer import ArtifactWriter
@@ -44,6 +44,7 @@ __all__ = [
     "Verification",
     "canonical_json",
     "expand_sources",
+    "format_of",
     "open_writer",
     "read_labelled",
     "read_table",

@@ -103,12 +103,14 @@ class Verification:
         kind: Of the artifact, like key.
         artifact: None where not even the manifest can be read.
         problems: One line each, naming the file; empty when all is well.
+        newer: Whether a newer version wrote it: not damaged, only not to be read here.
     """
 
     kind: str
     key: str
     artifact: Artifact | None
     problems: tuple[str, ...]
+    newer: bool = False
 
     @property
     def ok(self) -> bool:

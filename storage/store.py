@@ -249,7 +249,9 @@ class ArtifactStore:
     def _verify(self, kind: str, key: str) -> Verification:
         try:
             manifest = parse_manifest(kind, key, self._manifest_text(kind, key))
-        except (DamagedArtifactError, StoreVersionError) as error:
+        except StoreVersionError as error:
+            return Verification(kind, key, None, (str(error),), newer=True)
+        except DamagedArtifactError as error:
             return Verification(kind, key, None, (str(error),))
         problems = [p for p in (self._problem(manifest, file) for file in manifest.files) if p]
         if manifest.recipe.key != key:

@@ -91,7 +91,13 @@ def _fit(train: Texts, config: BaselineConfig, strength: float) -> Pipeline:
     with warnings.catch_warnings():
         # A fit cut short at 300 rounds still counts: dev decides.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(list(train.texts), _labels(train))
+        try:
+            return model.fit(list(train.texts), _labels(train))
+        except ValueError as error:
+            raise DataError(
+                f"TF-IDF + LR cannot be fitted on train: {error}; to run without this baseline, "
+                "set [baseline] enabled = false"
+            ) from error
 
 
 def _labels(texts: Texts) -> npt.NDArray[np.int64]:

@@ -33,6 +33,7 @@ from storage import (
     Recipe,
     canonical_json,
     expand_sources,
+    format_of,
     read_texts,
     write_table,
 )
@@ -43,11 +44,11 @@ from tasks.stage import Job, Made, Progress, Stage, Table, tool_version
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from storage import BadRow, Source
+    from storage import Artifact, BadRow, Source
 
-KIND, VERSION = "corpus", 1
+KIND, VERSION = "corpus", 2
 SHARD_KIND, SHARD_VERSION = "corpus_shard", 1
-QUARANTINE_FILE = "quarantine.jsonl"
+QUARANTINE_FILE, SCAN_FILE = "quarantine.jsonl", "corpus.json"
 _QUARANTINE_ROWS = 10_000
 _BLOCK = 1 << 20
 
@@ -120,7 +121,7 @@ def jobs(
         VERSION,
         config={
             **config.model_dump(mode="json", exclude={"sources", "expected_rows"}),
-            "sources": [source.fingerprint for source in sources],
+            "sources": _fingerprints(sources),
         },
         inputs={"held_out": tuple(made.as_input() for made in held_out)},
     )
@@ -162,10 +163,18 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
     with writer.path(QUARANTINE_FILE).open("wb") as file:
         file.writelines(canonical_json(asdict(row)) + b"\n" for row in scan.bad)
     writer.set_rows(QUARANTINE_FILE, len(scan.bad))
+    writer.path(SCAN_FILE).write_bytes(canonical_json(scan.statistics()))
     writer.statistics.update(scan.statistics())
 
 
-STAGE = Stage(KIND, VERSION, build)
+def complete(corpus: Artifact, store: ArtifactStore) -> bool:
+    """Return whether every shard of a corpus is there; one may have been damaged or removed."""
+    listed: Any = corpus.statistics["shards"]
+    found = store.find_all([shard_recipe(shard["content"]) for shard in listed])
+    return all(shard is not None for shard in found)
+
+
+STAGE = Stage(KIND, VERSION, build, complete)
 
 
 def scan_sources(job: Job, scratch: Path, progress: Progress = lambda _: None) -> tuple[Scan, Kept]:
@@ -177,6 +186,8 @@ def scan_sources(job: Job, scratch: Path, progress: Progress = lambda _: None) -
     """
     config = CorpusConfig.model_validate(job.runtime["config"])
     sources = expand_sources(config.sources, base=job.runtime["base"])
+    if _fingerprints(sources) != job.recipe.config["sources"]:
+        raise DataError("a source of the corpus changed since the run began; run again")
     scan = Scan()
     with Deduplicator(scratch) as rows:
         for number, source in enumerate(sources):
@@ -195,6 +206,14 @@ def scan_sources(job: Job, scratch: Path, progress: Progress = lambda _: None) -
             f"(dropped: {dict(scan.dropped)}); check [corpus] sources and text_column"
         )
     return scan, kept
+
+
+def _fingerprints(sources: Sequence[Source]) -> list[str]:
+    """Return what decides whether a corpus is read again: each file's format, size and time."""
+    return [
+        f"{'.'.join(filter(None, format_of(source.url)))} {source.fingerprint}"
+        for source in sources
+    ]
 
 
 def _candidates(source: Source, config: CorpusConfig, scan: Scan) -> Iterator[list[str]]:

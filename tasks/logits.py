@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 KIND, VERSION = "logits", 1
 FILE = "logits.parquet"
 _DTYPES = {"float16": pa.float16(), "float32": pa.float32()}
+_ENOUGH_ROWS = 30
 # One pass at a time in a process: a second would fight the first for the cores or the GPU.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -183,6 +184,30 @@ def check_alignment(logits: Artifact, dev: Texts, *, expected: float, tolerance:
             f"the stored logits of dev are right for {found:.2%} of its rows, the teacher was for "
             f"{expected:.2%}: rows or labels are out of step. Remove logits/{logits.key} from the "
             "store and run again; if it stays so, the teacher's labels are not the data's"
+        )
+
+
+def check_given(logits: Artifact, dev: Texts) -> None:
+    """Refuse given logits that know no more of ``dev`` than its commonest label does.
+
+    Labels in a wrong order look like this. With few rows covered, nothing can be said.
+
+    Raises:
+        DataError: They are right no more often than the commonest label.
+    """
+    assert dev.labels is not None  # noqa: S101 - a split of the dataset has labels
+    values = aligned_logits(logits, dev)
+    covered = np.isfinite(values).all(axis=1)
+    if covered.sum() < _ENOUGH_ROWS:
+        return
+    truth = dev.labels[covered]
+    found = accuracy(truth, values[covered].argmax(axis=1))
+    commonest = float(np.bincount(truth).max() / len(truth))
+    if found <= commonest:
+        raise DataError(
+            f"the given logits are right for {found:.1%} of the {len(truth)} rows of dev that they "
+            f"cover, its commonest label alone for {commonest:.1%}: check the order of [logits] "
+            "labels, or of label_names in the file"
         )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tasks.stage import Job, Outcome, Stage
 
 _RETRIES = 3
+_NETWORK_LIBRARIES = {"aiohttp", "botocore", "httpcore", "httpx", "requests", "urllib3"}
 _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EROFS}
 
 
@@ -66,6 +67,12 @@ def as_task(stage: Stage) -> Task[[Chunk, str], Any]:
 def _may_pass(state: State[object]) -> bool:
     """Return whether trying again can mend a failure: network and memory pressure, nothing else."""
     error = state.result(raise_on_failure=False)
-    if isinstance(error, OSError):
-        return error.errno not in _FINAL
-    return isinstance(error, MemoryError)
+    while isinstance(error, BaseException):
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, OSError):
+            return error.errno not in _FINAL
+        if type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -7,11 +7,12 @@ listener: there progress is seen by finished chunks.
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
 class Listener(Protocol):
@@ -31,24 +32,30 @@ class Listener(Protocol):
 
 
 _listeners: list[Listener] = []
+_LOG = logging.getLogger(__name__)
 
 
 def expect(stage: str, keys: Sequence[str]) -> None:
     """Tell all listeners which jobs a stage has."""
-    for listener in tuple(_listeners):
-        listener.expect(stage, keys)
+    _tell(lambda listener: listener.expect(stage, keys))
 
 
 def advance(stage: str, key: str, share: float) -> None:
     """Tell all listeners how far a job is."""
-    for listener in tuple(_listeners):
-        listener.advance(stage, key, share)
+    _tell(lambda listener: listener.advance(stage, key, share))
 
 
 def finish(stage: str, key: str, *, cached: bool) -> None:
     """Tell all listeners that a job is done."""
+    _tell(lambda listener: listener.finish(stage, key, cached=cached))
+
+
+def _tell(word: Callable[[Listener], None]) -> None:
     for listener in tuple(_listeners):
-        listener.finish(stage, key, cached=cached)
+        try:
+            word(listener)
+        except Exception as error:  # a display that fails must not end the work it shows
+            _LOG.warning("progress could not be shown: %s", error)
 
 
 @contextmanager

@@ -6,11 +6,8 @@ Everything comes from artifacts and their manifests, so a report can be made aga
 from __future__ import annotations
 
 import json
-import platform
 from collections import Counter
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dashboards.report import render_report
@@ -28,13 +25,12 @@ if TYPE_CHECKING:
 KIND, VERSION = "report", 1
 REPORT_FILE, SUMMARY_FILE = "report.html", "summary.json"
 _STUDENT = "dan_kd_ft"
-_PACKAGES = ("numba", "numpy", "prefect", "pyarrow", "scikit-learn", "torch", "transformers")
 
 
-def jobs(name: str, made: Mapping[str, Sequence[Made]], *, threads: int) -> list[Job]:
+def jobs(name: str, made: Mapping[str, Sequence[Made]]) -> list[Job]:
     """Return the one job of the report, over everything made before it."""
     inputs = {stage: tuple(one.as_input() for one in some) for stage, some in made.items()}
-    return [Job(Recipe(KIND, VERSION, {"name": name}, inputs), runtime={"threads": threads})]
+    return [Job(Recipe(KIND, VERSION, {"name": name}, inputs))]
 
 
 def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Progress) -> None:
@@ -44,7 +40,7 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
         stage: [open_input(store, reference) for reference in references]
         for stage, references in job.recipe.inputs.items()
     }
-    summary = summarise(str(job.recipe.config["name"]), made, store, threads=job.runtime["threads"])
+    summary = summarise(str(job.recipe.config["name"]), made, store)
     text = json.dumps(summary, ensure_ascii=False, indent=1)
     writer.path(SUMMARY_FILE).write_text(text, "utf-8")
     writer.path(REPORT_FILE).write_text(render_report(summary), "utf-8")
@@ -54,7 +50,7 @@ STAGE = Stage(KIND, VERSION, build)
 
 
 def summarise(
-    name: str, made: Mapping[str, Sequence[Artifact]], store: ArtifactStore, *, threads: int
+    name: str, made: Mapping[str, Sequence[Artifact]], store: ArtifactStore
 ) -> dict[str, Any]:
     """Return every number of the report.
 
@@ -62,7 +58,6 @@ def summarise(
         name: Of the run.
         made: Its artifacts, by stage.
         store: That they are in.
-        threads: That the models were timed with.
     """
     _, dev, test = made["dataset"]
     evaluated_on = "dev" if dev.digest == test.digest else "test"
@@ -76,7 +71,7 @@ def summarise(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "tool_version": tool_version(),
         "labels": made["dataset"][0].statistics["labels"],
-        "environment": environment(threads),
+        "environment": measured["environment"],
         "headline": _headline(measured["results"]),
         "results": measured["results"],
         "splits": {
@@ -112,32 +107,6 @@ def summarise(
         "stages": _stages(made, store),
         "lineage": _lineage(made),
     }
-
-
-def environment(threads: int) -> dict[str, Any]:
-    """Return what the figures of a run were measured on."""
-    packages = {}
-    for package in _PACKAGES:
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
-        "threads": threads,
-        "packages": packages,
-    }
-
-
-def _cpu() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _headline(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -188,13 +157,15 @@ def _stages(made: Mapping[str, Sequence[Artifact]], store: ArtifactStore) -> lis
     found = []
     for stage, artifacts in made.items():
         manifests = [artifact.manifest for artifact in artifacts]
+        seconds = sum(manifest.seconds for manifest in manifests)
         if stage == "corpus":
-            manifests += [manifest for key, manifest in shards.items() if key in inputs]
+            # The corpus's own time has the writing of its shards in it, its files no texts.
+            manifests = [manifest for key, manifest in shards.items() if key in inputs]
         found.append(
             {
                 "stage": stage,
                 "artifacts": len(manifests),
-                "seconds": sum(manifest.seconds for manifest in manifests),
+                "seconds": seconds,
                 "bytes": sum(manifest.size for manifest in manifests),
                 "rows": sum(file.rows or 0 for m in manifests for file in m.files),
             }

@@ -7,7 +7,7 @@ change between two runs without making anything stale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks.progress import advance, finish
 
 if TYPE_CHECKING:
-    from storage import ArtifactStore, ArtifactWriter, Input, Recipe
+    from storage import Artifact, ArtifactStore, ArtifactWriter, Input, Recipe
 
 Progress = Callable[[float], None]
 """Called now and then with the share of the job that is done, 0 to 1."""
@@ -76,16 +76,27 @@ class Stage:
         kind: Of its artifacts; also the name of its module, config table and Prefect task.
         version: To be raised whenever the same recipe would give other bytes.
         build: Fills the writer; may leave statistics there.
+        complete: Whether all that belongs to an artifact is there, for a stage that makes more than
+            the artifact itself.
     """
 
     kind: str
     version: int
     build: Callable[[Job, ArtifactStore, ArtifactWriter, Progress], None]
+    complete: Callable[[Artifact, ArtifactStore], bool] | None = None
+
+    def find_all(self, jobs: Sequence[Job], store: ArtifactStore) -> list[Artifact | None]:
+        """Return the artifacts that are there, None for those to be made, in the order of jobs."""
+        found = store.find_all([job.recipe for job in jobs])
+        if self.complete is None:
+            return found
+        return [one if one is not None and self.complete(one, store) else None for one in found]
 
     def run(self, job: Job, store: ArtifactStore) -> Outcome:
         """Make the job's artifact, unless the store has it already."""
         key = job.recipe.key
-        cached = store.find(job.recipe) is not None
+        (found,) = self.find_all([job], store)
+        cached = found is not None
         if not cached:
             with store.create(job.recipe, tool_version=tool_version()) as writer:
                 self.build(job, store, writer, lambda share: advance(self.kind, key, share))

@@ -28,7 +28,7 @@ from sparsedistill.training.loop import Checkpointing, Examples, TrainingResult,
 from sparsedistill.training.recipe import Decay, TrainingRecipe
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks.features import read_features
-from tasks.logits import check_alignment, read_logits
+from tasks.logits import check_alignment, check_given, read_logits
 from tasks.presets import PRESETS, PresetName
 from tasks.shards import open_input, positions, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
@@ -303,6 +303,10 @@ def _taught_examples(job: Job, store: ArtifactStore) -> Examples:
 
 def _check(job: Job, store: ArtifactStore) -> None:
     if not job.recipe.inputs["teacher"]:
+        check_given(
+            open_input(store, single_input(job.recipe, "dev_logits")),
+            read_shard(store, single_input(job.recipe, "dev")),
+        )
         return
     teacher = open_input(store, single_input(job.recipe, "teacher"))
     check_alignment(

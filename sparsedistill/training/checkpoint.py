@@ -92,12 +92,6 @@ def load_checkpoint(directory: Path) -> tuple[RunState, Arrays, Arrays] | None:
     return state, groups["current"], {name: value.copy() for name, value in groups["best"].items()}
 
 
-def discard_checkpoint(directory: Path) -> None:
-    """Remove what a finished run no longer needs."""
-    for path in (_file(directory), _unfinished(directory)):
-        path.unlink(missing_ok=True)
-
-
 def _file(directory: Path) -> Path:
     return directory / "checkpoint.safetensors"
 

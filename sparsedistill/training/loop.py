@@ -20,7 +20,6 @@ from sparsedistill.training.checkpoint import (
     Arrays,
     CurvePoint,
     RunState,
-    discard_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
@@ -134,8 +133,6 @@ def fit(
         if progress:
             progress(number, total)
     student.load(best)
-    if checkpointing:
-        discard_checkpoint(checkpointing.directory)
     return TrainingResult(total, state.best_update, state.best_accuracy, tuple(state.points))
 
 

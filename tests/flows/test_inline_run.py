@@ -156,3 +156,32 @@ def test_artifacts_of_a_stage_come_in_the_order_of_its_outcomes(
     outcomes = tiny_run.outcomes["logits"][::-1]
     found = artifacts_of(ArtifactStore(tiny_store), outcomes)
     assert [one.key for one in found] == [one.key for one in outcomes]
+
+
+def test_a_corpus_shard_that_was_removed_is_made_again(own_data: Path, own_store: Path):
+    store = ArtifactStore(own_store)
+    gone = store.artifacts("corpus_shard")[0]
+    store.remove(gone.kind, gone.key)
+    result = run_inline(parse_config(run_config(own_data, own_store)))
+    assert [outcome.cached for outcome in result.outcomes["corpus"]] == [False]
+    assert store.get(gone.kind, gone.key).manifest.files == gone.files
+
+
+def test_a_model_is_delivered_with_its_configuration_last(
+    tiny_run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Until then it does not load: nobody gets the table of one model and the labels of another."""
+    deliver(tiny_run, tmp_path)
+    (tmp_path / "model" / "left-over.bin").write_bytes(b"of an older model")
+    written = []
+    replace = Path.replace
+
+    def noted(self: Path, target: Path) -> Path:
+        written.append((Path(target).name, (tmp_path / "model" / "config.json").exists()))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    deliver(tiny_run, tmp_path)
+    assert written[-1] == ("config.json", False)
+    assert not (tmp_path / "model" / "left-over.bin").exists()
+    assert Classifier.load(tmp_path / "model", verify=True).classes_

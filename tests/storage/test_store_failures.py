@@ -252,6 +252,7 @@ def test_a_newer_manifest_is_refused_and_not_overwritten(store, make):
     assert store._backend.read([f"corpus/{RECIPE.key}/manifest.json"]) == [newer]
     (found,) = store.verify()
     assert "newer version" in found.problems[0]
+    assert found.newer
 
 
 @pytest.mark.parametrize("url", ["nosuch://x/y", "s4://bucket"])

@@ -241,3 +241,10 @@ def test_every_kind_of_list_is_read(tmp_path: Path, kind: pa.DataType):
     pq.write_table(table.replace_schema_metadata(names), tmp_path / "g.parquet")
     found = read_given_logits([str(tmp_path / "g.parquet")], labels=LABELS, given_labels=None)
     assert sorted(found.logits.tolist()) == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_labels_in_a_wrong_order_are_found_out_before_training(workshop: Workshop):
+    write_given(workshop.data / "given.parquet", every_text(workshop.data), labels=None)
+    turned = [*LABELS[1:], LABELS[0]]
+    with pytest.raises(DataError, match=r"commonest label alone .* check the order of \[logits\]"):
+        given(workshop, "student", labels=turned)
