@@ -86,20 +86,23 @@ def _run(config: DistillConfig, out: str, *, with_prefect: bool) -> RunResult:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    _use_local_server()
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
     from flows.prefect_runner import run_with_prefect
 
-    return run_with_prefect(config, out)
+    server = _local_server()
+    with temporary_settings({PREFECT_API_URL: server} if server else {}):
+        return run_with_prefect(config, out)
 
 
-def _use_local_server() -> None:
-    """Show the run in the server of `make ui` if one is up; Prefect starts its own otherwise."""
+def _local_server() -> str | None:
+    """Return the server of `make ui` if one is up and Prefect is not set to use another."""
     from prefect.settings import get_current_settings
 
     if get_current_settings().api.url:
-        return
+        return None
     try:
         with urllib.request.urlopen(f"{_LOCAL_SERVER}/health", timeout=0.3):  # noqa: S310
-            os.environ["PREFECT_API_URL"] = _LOCAL_SERVER
+            return _LOCAL_SERVER
     except OSError:
-        return
+        return None
