@@ -1,6 +1,6 @@
 """Parquet tables whose bytes depend on their rows only.
 
-zstd 3 without dictionaries: best size for its time on short texts (reference/prefect.md, 9). Rows
+zstd 3 without dictionaries: best size for its time on short texts. Rows
 are copied into one chunk per row group before they are written, because page boundaries would
 otherwise follow the chunks a table happens to be made of.
 """
