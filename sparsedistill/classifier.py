@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsedistill import explanation
 from sparsedistill.errors import ConfigError, DataError
+from sparsedistill.metrics import softmax
 from sparsedistill.model_format import load_model, load_ngrams, read_config, save_model
 from sparsedistill.text.buffers import TextBuffer
 
@@ -135,7 +136,8 @@ class Classifier:
             DataError: As for `predict`.
         """
         empty = np.zeros((0, len(self.classes_)), np.float32)
-        rows = [softmax(logits, self._folded.temperature) for logits in self._logits(texts)]
+        temperature = self._folded.temperature
+        rows = [softmax(logits, temperature).astype(np.float32) for logits in self._logits(texts)]
         probabilities: NDArray[np.float32] = np.concatenate([empty, *rows])
         return probabilities[0] if isinstance(texts, str) else probabilities
 
@@ -176,15 +178,6 @@ class Classifier:
 
     def _logits(self, texts: str | Iterable[str] | TextBuffer) -> Iterator[NDArray[np.float32]]:
         return (self._folded.logits(part, threads=self.threads) for part in _buffers(texts))
-
-
-def softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """The softmax of logits / temperature over the last axis, in float64, as float32."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=-1, keepdims=True)
-    powers = np.exp(scaled)
-    result: NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return result
 
 
 def _buffers(texts: str | Iterable[str] | TextBuffer) -> Iterator[TextBuffer]:

@@ -11,7 +11,7 @@ Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
 
 
-def softmax(logits: Floats, *, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+def softmax(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
     """Return probabilities float64 [rows, classes] whose rows sum to one."""
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True)
