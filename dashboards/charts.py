@@ -295,13 +295,16 @@ def confusion(summary: Summary, model: str, *, width: int = 420) -> Chart | None
     return finish(alt.layer(*layers).properties(width=span, height=span))
 
 
+# What n-grams are called by their number of tokens.
+ORDER_NAMES = {1: "single words", 2: "pairs", 3: "triples"}
+
+
 def ngrams_per_order(summary: Summary, *, width: int = 440) -> Chart | None:
     """How many rows of the vocabulary are single words, pairs, ..."""
-    names = {1: "single words", 2: "pairs", 3: "triples"}
     found = [(number(r, "order"), number(r, "rows")) for r in rows(summary, "ngrams", "per_order")]
     return horizontal_bars(
         [
-            (names.get(int(order), f"{order:.0f} words"), value, short_count(value))
+            (ORDER_NAMES.get(int(order), f"{order:.0f} words"), value, short_count(value))
             for order, value in found
             if order is not None and value is not None
         ],

@@ -178,6 +178,17 @@ def reading(summary: Summary) -> Html:
             measured(known, "p90", fmt.decimal),
             ".",
         ]
+    if number(found, "out_of_vocabulary") is not None:
+        sentence += [
+            " Of all n-grams in unseen texts ",
+            measured(found, "out_of_vocabulary", fmt.share),
+            " have no row; known are ",
+            join(
+                [_known_share(row) for row in rows(found, "known_by_order")],
+                between=", ",
+            ),
+            ".",
+        ]
     if number(found, "texts_without") is not None:
         sentence += [
             " Texts without any known n-gram: ",
@@ -200,6 +211,14 @@ def reading(summary: Summary) -> Html:
             ),
         ]
     )
+
+
+def _known_share(row: Summary) -> Html:
+    order = number(row, "order") or 0
+    known, every = number(row, "known"), number(row, "occurrences")
+    value = known / every if known is not None and every else None
+    name = charts.ORDER_NAMES.get(int(order), f"{order:.0f} words")
+    return join([fmt.share(value), name], between=" of ")
 
 
 _STEPS = {

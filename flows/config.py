@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from sparsedistill.errors import ConfigError
+from sparsedistill.memory import parse_size
 from tasks.baseline import BaselineConfig
 from tasks.corpus import CorpusConfig
 from tasks.dataset import DatasetConfig
@@ -45,10 +46,27 @@ class RunConfig(Table):
     store: str = Field(".sparsedistill/store", description="directory or URL of the artifact store")
     threads: int = Field(default_factory=_cores, ge=1, description="of one task")
     workers: int = Field(1, ge=1, description="tasks at a time")
+    memory: str = Field(
+        "2GB", description="for the arrays of counting n-grams, all tasks of a machine together"
+    )
     runner: Literal["threads", "processes", "dask"] = "threads"
     dask_address: str | None = Field(
         None, description="scheduler to use; otherwise a local cluster"
     )
+
+    @field_validator("memory")
+    @classmethod
+    def _is_size(cls, memory: str) -> str:
+        parse_size(memory)
+        return memory
+
+    def memory_of_a_task(self) -> int:
+        """Return bytes for one of the tasks that run at a time."""
+        return parse_size(self.memory) // self.workers
+
+    def memory_of_the_only_task(self) -> int:
+        """Return bytes for a task beside which no other counts n-grams."""
+        return parse_size(self.memory)
 
 
 class DistillConfig(Table):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _TEXT_BYTES = 60
 _NGRAMS_A_TEXT = 40
-_COUNT_BYTES = 16
+_COUNT_BYTES = 7
 _DISTINCT_SHARE = 0.5
 _TEACHER_BYTES = 4 * 125_000_000
 
@@ -76,21 +76,18 @@ def _corpus(config: DistillConfig, rows: Rows) -> Need:
 def _ngrams(config: DistillConfig, rows: Rows) -> Need:
     counted = _plus(rows.corpus, rows.train or 0)
     distinct = int(_NGRAMS_A_TEXT * _DISTINCT_SHARE * _COUNT_BYTES)
-    shard = config.corpus.rows_per_shard * _NGRAMS_A_TEXT * 40
-    return Need(counted, _times(counted, distinct), shard)
+    return Need(counted, _times(counted, distinct), config.run.memory_of_a_task())
 
 
 def _vocabulary(config: DistillConfig, rows: Rows) -> Need:
     counted = _plus(rows.corpus, rows.train or 0)
     size = config.vocabulary.size
-    one_range = int((counted or 0) * _NGRAMS_A_TEXT * _DISTINCT_SHARE / 64) * 64
-    return Need(counted, size * 32, size * 100 + one_range)
+    return Need(counted, size * 32, config.run.memory_of_the_only_task())
 
 
 def _features(config: DistillConfig, rows: Rows) -> Need:
     kept = min(_NGRAMS_A_TEXT, config.features.max_ngrams)
-    memory = config.vocabulary.size * 80 + config.corpus.rows_per_shard * kept * 12
-    return Need(rows.all(), _times(rows.all(), kept * 3), memory)
+    return Need(rows.all(), _times(rows.all(), 8 + kept * 2), config.vocabulary.size * 80)
 
 
 def _teacher(config: DistillConfig, rows: Rows) -> Need:

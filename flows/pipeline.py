@@ -106,12 +106,24 @@ class Pipeline:
         )
 
     def _ngrams(self, made: Artifacts) -> list[Job]:
-        counted = self.shards(made)[:-2]
-        return ngrams.jobs(self.config.ngrams, counted, threads=self.config.run.threads)
+        *corpus_shards, train, _, _ = self.shards(made)
+        return ngrams.jobs(
+            self.config.ngrams,
+            corpus_shards,
+            train,
+            memory=self.config.run.memory_of_a_task(),
+            threads=self.config.run.threads,
+        )
 
     def _vocabulary(self, made: Artifacts) -> list[Job]:
         return vocabulary.jobs(
-            self.config.vocabulary, self.config.ngrams, self.shards(made)[:-2], made["ngrams"]
+            self.config.vocabulary,
+            self.config.ngrams,
+            self.shards(made)[:-2],
+            made["ngrams"],
+            {split: one for split, one in _by_split(made["dataset"]).items() if split != "train"},
+            memory=self.config.run.memory_of_the_only_task(),
+            threads=self.config.run.threads,
         )
 
     def _features(self, made: Artifacts) -> list[Job]:

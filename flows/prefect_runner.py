@@ -45,7 +45,7 @@ _SECONDS_BETWEEN_UPDATES = 3.0
 
 def run_with_prefect(config: DistillConfig, out: str | None = None) -> RunResult:
     """Run the flow with the task runner that ``[run]`` asks for; see ``distill``."""
-    result: RunResult = distill.with_options(task_runner=_task_runner(config))(config, out)
+    result: RunResult = distill.with_options(task_runner=task_runner(config))(config, out)
     return result
 
 
@@ -239,7 +239,7 @@ class _ProgressArtifacts:
             self._artifacts[stage] = artifact  # type: ignore[assignment]
 
 
-def _task_runner(config: DistillConfig) -> TaskRunner[Any]:
+def task_runner(config: DistillConfig) -> TaskRunner[Any]:
     """Return the task runner that ``[run]`` asks for."""
     make: Mapping[str, Callable[[], TaskRunner[Any]]] = {
         "threads": lambda: ThreadPoolTaskRunner(max_workers=config.run.workers),

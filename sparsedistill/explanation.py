@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sparsedistill.text.counting import count_ngrams, ngram_strings
+from sparsedistill.text.recovery import ngram_strings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,9 +79,10 @@ def explain(folded: FoldedModel, text: TextBuffer) -> Explanation:
     bias = weight @ folded.hidden_bias.astype(np.float64) + folded.head_bias
     predicted = int(folded.logits(text)[0].argmax())
     weights = np.abs(contributions[:, predicted] - contributions.mean(axis=1))
-    strings = _strings(folded, text)
+    # Read off the text, so that no file of strings is needed.
+    strings = ngram_strings(text, folded.spec, folded.index.hashes[rows])
     ngrams = [
-        Contribution(strings[int(rows[i])], int(counts[i]), contributions[i])
+        Contribution(strings[int(i)], int(counts[i]), contributions[i])
         for i in np.argsort(-weights, kind="stable")
     ]
     return Explanation(
@@ -98,18 +99,3 @@ def _slope(folded: FoldedModel, hidden: NDArray[np.float64]) -> NDArray[np.float
         return (hidden > 0).astype(np.float64)
     still = np.abs(hidden) < 1e-9  # tanh(h) / h tends to 1
     return np.where(still, 1.0, np.tanh(hidden) / np.where(still, 1.0, hidden))
-
-
-def _strings(folded: FoldedModel, text: TextBuffer) -> dict[int, str]:
-    """The text's known n-grams by row, read off the text, so that no file of strings is needed."""
-    counts = count_ngrams(text, folded.spec)
-    rows = folded.index.find(counts.hash)
-    known = np.flatnonzero(rows >= 0)
-    strings = ngram_strings(
-        text,
-        folded.spec,
-        rows=counts.row[known],
-        positions=counts.position[known],
-        orders=counts.order[known],
-    )
-    return dict(zip(rows[known].tolist(), strings, strict=True))

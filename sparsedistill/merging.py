@@ -1,122 +1,169 @@
-"""Adding up counts by hash: of several shards, or of several threads.
+"""Adding up the counts of any number of sources, in a stated amount of memory.
 
-Parts come sorted by hash, so two are merged by walking both once. Many are merged pairwise, equals
-with equals (as a binary counter carries), so that each entry is moved a logarithm of times and
-parts can come from a stream.
+Sources are sorted by hash, so all of them are walked at once, one range of hashes at a time: of
+each no more is held than the part it is in. Ranges are as small as the number of n-grams asks for.
+Where even one part of every source would be too much, some are merged to runs on disk first.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsedistill.errors import DataError
-from sparsedistill.jit import kernel
+from sparsedistill.counted import ENTRY_BYTES, PART, CountedHashes, CountSource
+from sparsedistill.errors import ConfigError, DataError
+from sparsedistill.memory import format_size
+from sparsedistill.merge_table import merge_sorted
+from sparsedistill.parallel import map_ahead
+from sparsedistill.spill import Run
 from sparsedistill.text.buffers import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    Slices = list[tuple[NDArray[np.uint64], NDArray[np.int64]]]
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CountedHashes:
-    """Counts of n-grams by ascending hash; all arrays have one length and become read-only.
-
-    Attributes:
-        hash: uint64, ascending, each once.
-        count: int64, 0 or more.
-        order: uint8, tokens in the n-gram.
-        origin: int64, whatever tells the caller where the n-gram's string can be had.
-    """
-
-    hash: NDArray[np.uint64]
-    count: NDArray[np.int64]
-    order: NDArray[np.uint8]
-    origin: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        for name, dtype in _COLUMNS.items():
-            object.__setattr__(self, name, frozen(getattr(self, name), dtype))
-        if len({len(getattr(self, name)) for name in _COLUMNS}) != 1:
-            raise DataError("hash, count, order and origin must have one length")
-        unsorted = np.flatnonzero(self.hash[1:] <= self.hash[:-1])
-        if len(unsorted):
-            raise DataError(f"hashes must ascend, each once; entry {unsorted[0] + 1} does not")
-
-    def __len__(self) -> int:
-        return len(self.hash)
+# What a source holds while it is walked: a part, and what reading one takes beside it.
+SOURCE_BYTES = 2 * PART * ENTRY_BYTES
+# Entries of a range, at most, where memory allows.
+_RANGE = 1 << 19
+_LEAST_RANGE = 1 << 14
+# Files that are open at a time: systems commonly allow 1,024.
+_MOST_SOURCES = 512
 
 
-_COLUMNS = {"hash": np.uint64, "count": np.int64, "order": np.uint8, "origin": np.int64}
+def least_memory(threads: int) -> int:
+    """Bytes that merging cannot do without."""
+    return 2 * SOURCE_BYTES + _held(threads) * _LEAST_RANGE
 
 
-def merge_counted(parts: Iterable[CountedHashes]) -> CountedHashes:
-    """Add up the counts of parts; an n-gram keeps the origin it has in the first part with it.
+def merge_counted(
+    sources: Sequence[CountSource],
+    *,
+    memory: int,
+    spill: Path | None,
+    threads: int = 1,
+) -> Iterator[CountedHashes]:
+    """Add up counts; the result comes by order and then by ascending hash.
+
+    Args:
+        sources: In any order.
+        memory: For all arrays together.
+        spill: Directory for runs, where there are more sources than fit the memory.
+        threads: At most this many.
 
     Raises:
-        DataError: Two n-grams of different length have one hash, in one part or in two.
+        ConfigError: The memory is too little; names what is enough.
+        DataError: A source's hashes do not ascend.
+        OSError: The disk is full.
     """
-    stack: list[tuple[int, CountedHashes]] = []
-    for part in parts:
-        level = 0
-        while stack and stack[-1][0] == level:
-            part = _merge_two(stack.pop()[1], part)
-            level += 1
-        stack.append((level, part))
-    if not stack:
-        return CountedHashes(*(np.zeros(0, dtype) for dtype in _COLUMNS.values()))
-    _, result = stack.pop()
-    while stack:
-        result = _merge_two(stack.pop()[1], result)
-    return result
-
-
-def _merge_two(first: CountedHashes, second: CountedHashes) -> CountedHashes:
-    size = len(first) + len(second)
-    hashes, counts = np.empty(size, np.uint64), np.empty(size, np.int64)
-    orders, origins = np.empty(size, np.uint8), np.empty(size, np.int64)
-    n = merge_kernel(
-        (first.hash, first.count, first.order, first.origin),
-        (second.hash, second.count, second.order, second.origin),
-        (hashes, counts, orders, origins),
-    )
-    if n < 0:
-        raise DataError(
-            f"two n-grams of different length have the hash {int(first.hash[-n - 1]):#018x}: "
-            "were the parts counted with different settings?"
+    held = _held(threads)
+    fan_in = min(_MOST_SOURCES, (memory - held * _LEAST_RANGE) // SOURCE_BYTES)
+    if fan_in < 2:
+        raise ConfigError(
+            f"{format_size(memory)} of memory are too little to merge counts in {threads} threads; "
+            f"{format_size(least_memory(threads))} are the least"
         )
-    return CountedHashes(hashes[:n], counts[:n], orders[:n], origins[:n])
+    if len(sources) > fan_in:
+        if spill is None:
+            raise ConfigError(
+                f"{len(sources)} sources of counts do not fit {format_size(memory)} of memory"
+            )
+        fewer = []
+        for first in range(0, len(sources), fan_in):
+            group = sources[first : first + fan_in]
+            merged = merge_counted(group, memory=memory, spill=spill, threads=threads)
+            fewer.append(group[0] if len(group) == 1 else Run.write(spill, merged))
+        yield from merge_counted(fewer, memory=memory, spill=spill, threads=threads)
+        return
+    entries = min(_RANGE, (memory - len(sources) * SOURCE_BYTES) // held)
+    for order in sorted({order for source in sources for order in source.entries}):
+        yield from _merge_order(order, sources, entries, threads)
 
 
-Columns = tuple["NDArray[np.uint64]", "NDArray[np.int64]", "NDArray[np.uint8]", "NDArray[np.int64]"]
+def _held(threads: int) -> int:
+    # Of a range there are the slices, put together, merged, and copied to size: for each thread
+    # and two that wait.
+    return (threads + 2) * 4 * ENTRY_BYTES
 
 
-@kernel
-def merge_kernel(first: Columns, second: Columns, out: Columns) -> int:
-    """Merge two parts; returns the entries written, or -1 - i if entry i of `first` clashes."""
-    i = j = n = 0
-    while i < len(first[0]) or j < len(second[0]):
-        take_second = i == len(first[0]) or (j < len(second[0]) and second[0][j] < first[0][i])
-        if take_second:
-            out[0][n] = second[0][j]
-            out[1][n] = second[1][j]
-            out[2][n] = second[2][j]
-            out[3][n] = second[3][j]
-            j += 1
-        else:
-            out[0][n] = first[0][i]
-            out[1][n] = first[1][i]
-            out[2][n] = first[2][i]
-            out[3][n] = first[3][i]
-            if j < len(second[0]) and second[0][j] == first[0][i]:
-                if second[2][j] != first[2][i]:
-                    return -1 - i
-                out[1][n] += second[1][j]
-                j += 1
-            i += 1
-        n += 1
-    return n
+def _merge_order(
+    order: int, sources: Sequence[CountSource], entries: int, threads: int
+) -> Iterator[CountedHashes]:
+    total = sum(source.entries.get(order, 0) for source in sources)
+    known = max(0, (total // entries).bit_length())
+    walks = [_Walk(source.parts(order)) for source in sources if source.entries.get(order)]
+
+    def ranges() -> Iterator[Slices]:
+        for number in range(1, (1 << known) + 1):
+            bound = number << (64 - known)
+            yield [piece for walk in walks for piece in walk.until(bound)]
+
+    yield from map_ahead(
+        lambda slices: CountedHashes(order, *add_up(slices, known)), ranges(), threads=threads
+    )
+
+
+def add_up(slices: Slices, known: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Merge sorted hashes and their counts; the first `known` bits of all hashes are the same."""
+    empty = (np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    hashes, counts = (
+        frozen(np.concatenate(columns), columns[0].dtype)
+        for columns in zip(empty, *slices, strict=True)
+    )
+    if _is_sorted(hashes):  # of one source, or of several that hold different ranges
+        return hashes, counts
+    ends = np.cumsum([len(piece[0]) for piece in slices], dtype=np.int64)
+    out = np.empty(len(hashes), np.uint64), np.empty(len(hashes), np.int64)
+    n = merge_sorted(hashes, counts, frozen(ends, np.int64), known, out)
+    return out[0][:n].copy(), out[1][:n].copy()
+
+
+class _Walk:
+    """Where the merge is in one source."""
+
+    def __init__(self, parts: Iterator[CountedHashes]) -> None:
+        self._parts = parts
+        self._part: CountedHashes | None = None
+        self._at = 0
+        self._last: np.uint64 | None = None
+
+    def until(self, bound: int) -> Slices:
+        """Hashes below `bound`, and their counts, from where the last call ended."""
+        found: Slices = []
+        while self._more():
+            assert self._part is not None  # noqa: S101 - _more() said so
+            hashes = self._part.hash
+            stop = len(hashes)
+            if int(hashes[-1]) >= bound:
+                stop = int(np.searchsorted(hashes, np.uint64(bound)))
+            if stop > self._at:
+                found.append((hashes[self._at : stop], self._part.count[self._at : stop]))
+            self._at = stop
+            if stop < len(hashes):
+                break
+        return found
+
+    def _more(self) -> bool:
+        """Whether there are entries left; fetches the next part where one is through."""
+        while self._part is None or self._at == len(self._part):
+            if self._part is not None and len(self._part):
+                self._last = self._part.hash[-1]
+            self._part = next(self._parts, None)
+            self._at = 0
+            if self._part is None:
+                self._parts = iter(())
+                return False
+            hashes = self._part.hash
+            ascends = self._last is None or not len(hashes) or hashes[0] > self._last
+            if not (ascends and _is_sorted(hashes)):
+                raise DataError("counts are not sorted by hash: what they come from is damaged")
+        return True
+
+
+def _is_sorted(hashes: NDArray[np.uint64]) -> bool:
+    return bool((hashes[1:] > hashes[:-1]).all())

@@ -19,8 +19,8 @@ from sparsedistill.errors import ConfigError, DataError
 from sparsedistill.jit import kernel
 from sparsedistill.parallel import map_ranges
 from sparsedistill.text.buffers import TextBuffer, frozen
-from sparsedistill.text.counting import token_hashes
-from sparsedistill.text.kernels import combine
+from sparsedistill.text.kernels import hash_ngrams
+from sparsedistill.text.tokens import token_hashes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 UNKNOWN, BRIDGE = -1, -2
 
 # Texts looked up at a time: their token hashes stay in the cache.
-BLOCK = 256
+BLOCK = 512
+# Tokens whose n-grams are looked up together: what they touch stays in the first-level cache.
+_STRIDE = 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,27 +55,12 @@ class NgramIndex:
 
     def __post_init__(self) -> None:
         hashes, bridges = frozen(self.hashes, np.uint64), frozen(self.bridges, np.uint64)
-        entries = np.concatenate([hashes, bridges])
-        if len(entries) >= 1 << 31:
-            raise DataError(f"an index holds less than 2**31 n-grams, not {len(entries):,}")
-        # Half empty at least: a search for what is not there ends soon.
-        size = 1 << max(4, (2 * len(entries) - 1).bit_length())
-        empty = np.uint64(0)
-        while (entries == empty).any():
-            empty += np.uint64(1)
-        keys, slots = np.full(size, empty, np.uint64), np.full(size, UNKNOWN, np.int32)
-        twice = fill(frozen(entries, np.uint64), len(hashes), keys, slots, empty)
-        if twice >= 0:
-            row = int(np.flatnonzero(entries == entries[twice])[0])
-            raise DataError(
-                f"entries {row} and {twice} of the vocabulary have one hash, "
-                f"{int(entries[twice]):#018x}: is an n-gram there twice?"
-            )
+        keys, slots, empty = make_slots(hashes, bridges)
         for name, value in (
             ("hashes", hashes),
             ("bridges", bridges),
-            ("keys", frozen(keys, np.uint64)),
-            ("slots", frozen(slots, np.int32)),
+            ("keys", keys),
+            ("slots", slots),
             ("empty", empty),
         ):
             object.__setattr__(self, name, value)
@@ -115,6 +102,33 @@ class NgramIndex:
 
         parts = map_ranges(look_up, len(texts), block=BLOCK, threads=threads)
         return parts[0] if len(parts) == 1 else Bags.concat(parts)
+
+
+def make_slots(
+    hashes: NDArray[np.uint64], bridges: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int32], np.uint64]:
+    """Open addressing for hashes and bridges: `keys`, `slots` and `empty` of an `NgramIndex`.
+
+    Raises:
+        DataError: A hash is there twice, or there are too many.
+    """
+    entries = np.concatenate([hashes, bridges])
+    if len(entries) >= 1 << 31:
+        raise DataError(f"an index holds less than 2**31 n-grams, not {len(entries):,}")
+    # Half empty at least: a search for what is not there ends soon.
+    size = 1 << max(4, (2 * len(entries) - 1).bit_length())
+    empty = np.uint64(0)
+    while (entries == empty).any():
+        empty += np.uint64(1)
+    keys, slots = np.full(size, empty, np.uint64), np.full(size, UNKNOWN, np.int32)
+    twice = fill(frozen(entries, np.uint64), len(hashes), keys, slots, empty)
+    if twice >= 0:
+        row = int(np.flatnonzero(entries == entries[twice])[0])
+        raise DataError(
+            f"entries {row} and {twice} of the vocabulary have one hash, "
+            f"{int(entries[twice]):#018x}: is an n-gram there twice?"
+        )
+    return frozen(keys, np.uint64), frozen(slots, np.int32), empty
 
 
 @kernel
@@ -178,26 +192,68 @@ def look_up_rows(
     rows: NDArray[np.int32],
     offsets: NDArray[np.int64],
 ) -> None:
-    """Write the bag of each text; `hashes` and `ends` are those of its tokens."""
-    keys, slots, empty = table
+    """Write the bag of each text; `hashes` and `ends` are those of its tokens.
+
+    In three steps over some tokens at a time: hash all their n-grams; touch the slots of all, so
+    that cache misses overlap, which they do only in a loop that does nothing else; follow each.
+    """
+    keys, slots, _ = table
+    mask = len(keys) - 1
+    ngrams = np.empty(_STRIDE * sizes[1], np.uint64)
+    touched = np.uint64(0)
     n = 0
     offsets[0] = 0
     for text in range(len(ends) - 1):
         full = n + max_ngrams
         last = ends[text + 1]
-        for first in range(ends[text], last):
-            ngram = hashes[first]
-            row = find_one(ngram, keys, slots, empty)
-            order = 1
-            while row != UNKNOWN and n < full:
-                if row >= 0 and order >= sizes[0]:
-                    rows[n] = row
-                    n += 1
-                if order == sizes[1] or first + order == last:
-                    break
-                ngram = combine(ngram, hashes[first + order])
-                order += 1
-                row = find_one(ngram, keys, slots, empty)
+        for token in range(ends[text], last, _STRIDE):
+            until = min(token + _STRIDE, last)
+            hashed = hash_ngrams(hashes, token, until, last, sizes[1], ngrams)
+            for i in range(hashed):
+                touched ^= keys[np.int64(ngrams[i]) & mask]
+            for i in range(hashed):
+                touched ^= np.uint64(slots[np.int64(ngrams[i]) & mask])
+            i = 0
+            for first in range(token, until):
+                longest = min(sizes[1], last - first)
+                n = follow(ngrams, (i, longest), sizes[0], table, rows, (n, full))
+                i += longest
             if n == full:
                 break
         offsets[text + 1] = n
+    # Never true, but the compiler cannot know, and so keeps the loads that touch the slots.
+    if touched == np.uint64(1) and n < 0:
+        offsets[0] = n
+
+
+@kernel
+def follow(
+    ngrams: NDArray[np.uint64],
+    span: tuple[int, int],
+    shortest: int,
+    table: tuple[NDArray[np.uint64], NDArray[np.int32], np.uint64],
+    rows: NDArray[np.int32],
+    filled: tuple[int, int],
+) -> int:
+    """Write the rows of the n-grams that begin at one token, shortest first, up to an unknown one.
+
+    Args:
+        ngrams: Their hashes begin at `span[0]`, and there are `span[1]`.
+        span: See `ngrams`.
+        shortest: Tokens in the shortest that count.
+        table: See `look_up_rows`.
+        rows: To write to.
+        filled: Where to write, and where to stop.
+
+    Returns:
+        Where to write next.
+    """
+    n, full = filled
+    for length in range(span[1]):
+        row = find_one(ngrams[span[0] + length], table[0], table[1], table[2])
+        if row == UNKNOWN or n == full:
+            break
+        if row >= 0 and length + 1 >= shortest:
+            rows[n] = row
+            n += 1
+    return n

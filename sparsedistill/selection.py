@@ -1,24 +1,30 @@
-"""Choosing the most frequent n-grams, exactly, one range of hashes at a time.
+"""Choosing the most frequent n-grams, exactly, from counts that are seen once and forgotten.
 
-Counts come as ranges of hashes (all counts of one n-gram in one range, added up: see `merging`).
-`select_top` keeps those that can still be among the first `size` and forgets the others, so that
-memory is bounded by the size asked for and not by the corpus. The order is by count, then by
-length, then by bytes; as strings are not known yet, everything that ties at the cut-off in count
-and length is kept, the caller recovers the strings of what is left, and `finish` decides.
+The order is by count, then by length, then by bytes. `select_top` keeps what can still be among the
+first `size` and forgets the rest, so memory is bounded by the size asked for and not by the corpus.
+As strings are not known yet, all that ties at the cut-off in count and length is kept; the caller
+recovers the strings of what is left, and `finish` decides.
 
-    selection = select_top(ranges, size=1_000_000)
-    strings = <the strings of selection.origin, in that order>
-    rows = finish(selection, strings)     # selection's entries by row of the vocabulary
+    selection = select_top(counts, size=1_000_000)
+    chosen = finish(selection, *recover(texts, spec, selection.hash))
+
+Counts may be too low by a known bound, where rare n-grams of a shard were dropped. Then all that
+can be among the first `size` is kept, an n-gram that was dropped everywhere is proved not to be,
+and `finish` takes the exact counts of what was kept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sparsedistill.counted import ENTRY_BYTES
 from sparsedistill.errors import ConfigError, DataError
+from sparsedistill.jit import kernel
+from sparsedistill.memory import format_size
+from sparsedistill.text.buffers import frozen
 from sparsedistill.text.ngram_spec import MAX_ORDER
 from sparsedistill.text.strings import hash_strings
 
@@ -27,35 +33,58 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sparsedistill.merging import CountedHashes
+    from sparsedistill.counted import CountedHashes
     from sparsedistill.text.buffers import TextBuffer
 
 _ORDER_BITS = MAX_ORDER.bit_length()
+# Candidates held for each row asked for, before those that fell behind are let go.
+_POOL = 2
+# Counts below this are told apart by the running cut-off.
+_COMMON = 1 << 12
+# A candidate with its string, the index to find that by, and what sorting and saving them takes.
+CANDIDATE_BYTES = 160
+
+
+class UnprovedError(DataError):
+    """What was dropped could be among the most frequent.
+
+    Attributes:
+        bound: How often a dropped n-gram may occur.
+        lowest: How often the last of the rows occurs at least, or `min_count`.
+        provable: How many rows could be proved.
+    """
+
+    def __init__(self, *, bound: int, lowest: int, provable: int) -> None:
+        self.bound, self.lowest, self.provable = bound, lowest, provable
+        super().__init__(
+            f"the vocabulary is not proved exact: an n-gram that was dropped may occur {bound:,} "
+            f"times, and the last row's only {lowest:,}; {provable:,} rows could be proved"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """The n-grams that can be in the vocabulary; arrays by count, then length, then hash.
+    """The n-grams that can be in the vocabulary; arrays by count and then by length.
 
     Attributes:
         size: Rows asked for; the vocabulary has fewer if there are fewer n-grams.
+        min_count: What a row must have.
         hash: uint64[candidates].
         count: int64[candidates].
         order: uint8[candidates].
-        origin: int64[candidates], as the caller gave it.
-        distinct: Distinct n-grams seen, by order; entry 0 is not used.
-        eligible: Of those, how many had `min_count`.
-        occurrences: The sum of all counts.
+        distinct: Different n-grams seen, by order; entry 0 is not used.
+        occurrences: Sums of their counts, likewise.
+        eligible: How many of them had `min_count`.
     """
 
     size: int
+    min_count: int
     hash: NDArray[np.uint64]
     count: NDArray[np.int64]
     order: NDArray[np.uint8]
-    origin: NDArray[np.int64]
     distinct: tuple[int, ...]
+    occurrences: tuple[int, ...]
     eligible: int
-    occurrences: int
 
     def __len__(self) -> int:
         return len(self.hash)
@@ -73,153 +102,261 @@ class Selection:
             "candidates": len(self),
             "distinct": sum(self.distinct),
             "distinct_by_order": list(self.distinct[1:]),
+            "occurrences": sum(self.occurrences),
+            "occurrences_by_order": list(self.occurrences[1:]),
             "eligible": self.eligible,
-            "occurrences": self.occurrences,
             "lowest_count": int(self.count[self.rows - 1]) if self.rows else 0,
         }
 
 
-def select_top(ranges: Iterable[CountedHashes], *, size: int, min_count: int = 1) -> Selection:
-    """Keep the `size` most frequent n-grams, and all that tie with the last of them.
+def pool_bytes(size: int) -> int:
+    """Memory that choosing so many n-grams takes while counts come, if few tie at the cut-off."""
+    return 2 * _POOL * size * ENTRY_BYTES
+
+
+def select_top(
+    counts: Iterable[CountedHashes],
+    *,
+    size: int,
+    min_count: int = 1,
+    bound: int = 0,
+    memory: int | None = None,
+) -> Selection:
+    """Keep the `size` most frequent n-grams, and all that could have their place.
 
     Args:
-        ranges: Counts; an n-gram is in one range only.
+        counts: Every n-gram once.
         size: Rows wanted.
         min_count: N-grams with a smaller count are left out.
+        bound: True counts are at most so much higher, and an n-gram that is not there at all
+            occurs at most so often.
+        memory: What candidates may take, with their strings later.
 
     Raises:
-        ConfigError: `size` or `min_count` is less than 1.
-        DataError: A count that is negative or beyond 2**60, an order out of range, or a hash that
-            is in two ranges.
+        ConfigError: `size` or `min_count` is less than 1, or the memory is too little for the
+            candidates; says what is enough.
+        DataError: A count of 2**60 or more, or an order out of range.
+        UnprovedError: By the bound, what is not there could be among the first.
     """
     if size < 1 or min_count < 1:
         raise ConfigError(f"size and min_count must be 1 or more, not {size} and {min_count}")
-    pool = _Pool(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64))
-    threshold = min_count << _ORDER_BITS
-    distinct = np.zeros(MAX_ORDER + 1, np.int64)
-    eligible = occurrences = room = 0
-    for part in ranges:
-        _check(part)
-        distinct += np.bincount(part.order, minlength=MAX_ORDER + 1)
-        eligible += int(np.count_nonzero(part.count >= min_count))
-        occurrences += int(part.count.sum())
-        pool = pool.plus(part, threshold)
-        if len(pool.key) > room:
-            pool, threshold = pool.cut(size, threshold)
-            room = 2 * max(size, len(pool.key))
-    pool, _ = pool.cut(size, threshold)
-    by_rank = np.lexsort((pool.hash, -pool.key))
-    key, hashes = pool.key[by_rank], pool.hash[by_rank]
+    pool = _Pool(size, min_count, bound, memory)
+    distinct, occurrences = [0] * (MAX_ORDER + 1), [0] * (MAX_ORDER + 1)
+    eligible = 0
+    for part in counts:
+        if not len(part):
+            continue
+        if not 1 <= part.order <= MAX_ORDER:
+            raise DataError(f"orders must be 1 to {MAX_ORDER}, not {part.order}")
+        distinct[part.order] += len(part)
+        occurrences[part.order] += int(part.count.sum())
+        if min_count > 1:
+            eligible += int(np.count_nonzero(part.count >= min_count))
+        pool.add(part)
+    key, hashes = pool.best()
     return Selection(
         size=size,
+        min_count=min_count,
         hash=hashes,
         count=key >> _ORDER_BITS,
         order=(MAX_ORDER - (key & MAX_ORDER)).astype(np.uint8),
-        origin=pool.origin[by_rank],
-        distinct=tuple(distinct.tolist()),
-        eligible=eligible,
-        occurrences=occurrences,
+        distinct=tuple(distinct),
+        occurrences=tuple(occurrences),
+        eligible=eligible if min_count > 1 else sum(distinct),
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Pool:
-    """What can still be chosen: int64 rank keys (larger is better), hashes, origins."""
+    """What can still be chosen: rank keys (larger is better) and hashes, in no order."""
 
-    key: NDArray[np.int64]
-    hash: NDArray[np.uint64]
-    origin: NDArray[np.int64]
+    def __init__(self, size: int, min_count: int, bound: int, memory: int | None) -> None:
+        self._size = size
+        self._min_count = min_count
+        self._bound = bound
+        self._memory = memory
+        self._least = max(1, min_count - bound)
+        self._parts: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []
+        self._held = 0
+        self._histogram = np.zeros(_COMMON + 1, np.int64)
+        self._room = _POOL * size
 
-    def plus(self, part: CountedHashes, threshold: int) -> _Pool:
-        """With the entries of `part` whose key reaches the threshold."""
-        key = (part.count << _ORDER_BITS) | (MAX_ORDER - part.order.astype(np.int64))
-        chosen = np.flatnonzero(key >= threshold)
-        return _Pool(
-            np.concatenate([self.key, key[chosen]]),
-            np.concatenate([self.hash, part.hash[chosen]]),
-            np.concatenate([self.origin, part.origin[chosen]]),
+    def add(self, part: CountedHashes) -> None:
+        """Take the entries that can still be chosen."""
+        chosen = np.flatnonzero(part.count >= self._least)
+        if not len(chosen):
+            return
+        count = part.count[chosen]
+        if int(count.max()) >= 1 << (63 - _ORDER_BITS):
+            raise DataError(f"a count is too large: {count.max()}")
+        self._parts.append((_keys(count, np.uint8(part.order)), part.hash[chosen]))
+        self._held += len(chosen)
+        self._raise_least(count)
+        if self._held > self._room:
+            key, hashes = self._those_left()
+            if 2 * len(key) > self._room:
+                key, hashes = self._cut(key, hashes)
+            self._check_memory(len(key), 4 * ENTRY_BYTES)
+            self._parts, self._held = [(key, hashes)], len(key)
+            self._room = max(self._room, 2 * len(key))
+
+    def _raise_least(self, count: NDArray[np.int64]) -> None:
+        """Forget what is rarer than `size` others already are."""
+        self._histogram += np.bincount(np.minimum(count, _COMMON), minlength=_COMMON + 1)
+        at_least = np.cumsum(self._histogram[::-1])[::-1]
+        self._least = max(
+            self._least, int(np.searchsorted(-at_least, -self._size, "right")) - 1 - self._bound
         )
 
-    def cut(self, size: int, threshold: int) -> tuple[_Pool, int]:
-        """The best `size` and what ties with the last of them, and the key that it takes."""
-        excess = len(self.key) - size
-        if excess <= 0:
-            return self, threshold
-        threshold = int(np.partition(self.key, excess)[excess])
-        chosen = np.flatnonzero(self.key >= threshold)
-        return _Pool(self.key[chosen], self.hash[chosen], self.origin[chosen]), threshold
+    def best(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Keys and hashes, best first."""
+        key, hashes = self._cut(*self._those_left())
+        self._check_memory(len(key), CANDIDATE_BYTES)
+        lowest = self._min_count
+        if len(key) >= self._size:
+            last = len(key) - self._size
+            lowest = max(lowest, int(np.partition(key, last)[last]) >> _ORDER_BITS)
+        if self._bound >= lowest:
+            provable = int(np.count_nonzero(key >> _ORDER_BITS > self._bound))
+            raise UnprovedError(bound=self._bound, lowest=lowest, provable=provable)
+        if self._bound:
+            key, hashes = _those(key >> _ORDER_BITS >= lowest - self._bound, key, hashes)
+        order = np.argsort(-key)
+        return key[order], hashes[order]
+
+    def _those_left(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """What has not fallen behind meanwhile."""
+        key = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in self._parts)])
+        hashes = np.concatenate([np.zeros(0, np.uint64), *(part[1] for part in self._parts)])
+        return _those(key >= self._least << _ORDER_BITS, key, hashes)
+
+    def _cut(
+        self, key: NDArray[np.int64], hashes: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """The best `size`, and what could have their place."""
+        excess = len(key) - self._size
+        if excess <= 0 or self._bound:  # by counts that are not exact, none can be let go
+            return key, hashes
+        return _those(key >= np.partition(key, excess)[excess], key, hashes)
+
+    def _check_memory(self, candidates: int, bytes_each: int) -> None:
+        needed = candidates * bytes_each
+        if self._memory is not None and needed > self._memory:
+            raise ConfigError(
+                f"{candidates:,} n-grams can be among the first {self._size:,} and take "
+                f"{format_size(needed)} of memory, {format_size(needed - self._memory)} more than "
+                "there is; give more, or raise min_count so that fewer tie"
+            )
 
 
-def _check(part: CountedHashes) -> None:
-    if not len(part):
-        return
-    if int(part.count.min()) < 0 or int(part.count.max()) >= 1 << (63 - _ORDER_BITS):
-        raise DataError(f"a count is negative or too large: {part.count.min()}, {part.count.max()}")
-    if not 1 <= int(part.order.min()) <= int(part.order.max()) <= MAX_ORDER:
-        raise DataError(f"orders must be 1 to {MAX_ORDER}: {part.order.min()}, {part.order.max()}")
+def _keys(count: NDArray[np.int64], order: NDArray[np.uint8] | np.uint8) -> NDArray[np.int64]:
+    return (count << _ORDER_BITS) | (MAX_ORDER - np.asarray(order, np.int64))
 
 
-def finish(selection: Selection, strings: TextBuffer) -> NDArray[np.int64]:
+class Chosen(NamedTuple):
+    """The n-grams of a vocabulary, by row.
+
+    Attributes:
+        strings: The n-grams.
+        hashes: uint64[rows].
+        counts: int64[rows].
+    """
+
+    strings: TextBuffer
+    hashes: NDArray[np.uint64]
+    counts: NDArray[np.int64]
+
+
+def finish(
+    selection: Selection,
+    entries: NDArray[np.int64],
+    strings: TextBuffer,
+    exact: NDArray[np.int64] | None = None,
+) -> Chosen:
     """Decide ties by bytes, and check the strings.
 
     Args:
         selection: What `select_top` kept.
-        strings: The n-gram of each of its entries, in their order.
-
-    Returns:
-        int64[rows]: by row of the vocabulary, the entry of the selection.
+        entries: int64[candidates], for each string the entry of the selection that it is of.
+        strings: The n-grams of all entries.
+        exact: int64[candidates], the true count of each string, where the selection's are too low.
 
     Raises:
         DataError: A string is not the one that was counted (the message names it), or one is
             there twice.
     """
-    if len(strings) != len(selection):
+    if len(strings) != len(selection) or len(entries) != len(selection):
         raise DataError(f"{len(strings)} strings for {len(selection)} candidates")
-    hashes, orders, _ = hash_strings(strings)
-    wrong = np.flatnonzero((hashes != selection.hash) | (orders != selection.order))
+    wanted, order = selection.hash[entries], selection.order[entries]
+    count = selection.count[entries] if exact is None else exact
+    hashes, orders = hash_strings(strings)[:2]
+    wrong = np.flatnonzero((hashes != wanted) | (orders != order))
     if len(wrong):
-        entry = int(wrong[0])
+        first = int(wrong[0])
         raise DataError(
-            f"candidate {entry}: {strings[entry]!r} does not have the hash that was counted, "
-            f"{int(selection.hash[entry]):#018x}; were the texts changed since? Count them again"
+            f"candidate {int(entries[first])}: {strings[first]!r} does not have the hash that was "
+            f"counted, {int(wanted[first]):#018x}; were the texts changed since? Count them again"
         )
-    if len(np.unique(hashes)) != len(hashes):
-        raise DataError("an n-gram is in two ranges: were its counts not added up?")
-    key = (selection.count << _ORDER_BITS) - selection.order
-    group = np.cumsum(np.diff(key, prepend=key[:1]) != 0)
-    return _by_bytes(strings, group)[: selection.rows]
+    if (np.diff(np.sort(hashes)) == 0).any():
+        raise DataError("an n-gram is there twice: were its counts not added up?")
+    key = -_keys(count, order)
+    best = np.argsort(key)[: np.count_nonzero(count >= selection.min_count)]
+    strings = strings.take(best)  # what is compared lies together
+    group = np.cumsum(np.diff(key[best], prepend=key[best[:1]]) != 0)
+    rows = _by_bytes(strings, group)[: selection.rows]
+    return Chosen(strings.take(rows), hashes[best[rows]], count[best[rows]])
+
+
+def _those(
+    chosen: NDArray[np.bool_], key: NDArray[np.int64], hashes: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    where = np.flatnonzero(chosen)
+    return (key, hashes) if len(where) == len(key) else (key[where], hashes[where])
 
 
 def _by_bytes(strings: TextBuffer, group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sort strings by ascending group, then by bytes: 8 bytes at a time, of those still tied."""
+    """Sort strings by ascending group, then by bytes: of those still tied, some bytes at a time."""
     result = np.arange(len(strings))
     tied = result.copy()
     begin = 0
+    lengths = np.diff(strings.offsets)
+    longest = int(lengths.max(initial=0))
     while len(tied):
         entries = result[tied]
-        words, left = _words(strings, entries, begin)
-        by_word = np.lexsort((left, words, group))
+        if begin > longest:  # they differ in NULs at their end alone: the shorter comes first
+            result[tied] = entries[np.lexsort((lengths[entries], group))]
+            break
+        bits = int(group[-1]).bit_length()
+        words = np.empty(len(entries), np.uint64)
+        read_words(strings.data, strings.offsets, frozen(entries, np.int64), begin, words)
+        width = (64 - bits) // 8
+        word = (group.astype(np.uint64) << np.uint64(8 * width)) if bits else np.uint64(0)
+        word = word | words >> np.uint64(64 - 8 * width)
+        by_word = np.argsort(word)
         result[tied] = entries[by_word]
-        words, left = words[by_word], left[by_word]
-        same = (np.diff(group) == 0) & (np.diff(words) == 0) & (np.diff(left) == 0)
+        same = np.diff(word[by_word]) == 0
         # A run of equal ones stays; each run is a group of the next round.
         in_run = np.append(same, False) | np.insert(same, 0, False)
         group = np.cumsum(~np.insert(same, 0, False))[in_run]
+        if len(group):
+            group -= group[0]
         tied = tied[in_run]
-        begin += 8
+        begin += width
     return result
 
 
-def _words(
-    strings: TextBuffer, entries: NDArray[np.int64], begin: int
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Bytes `begin` to `begin + 8` as numbers that sort as they do, and how many there are."""
-    starts = strings.offsets[entries] + begin
-    left = np.clip(strings.offsets[entries + 1] - starts, 0, 8)
-    words = np.zeros(len(entries), np.uint64)
-    for at in range(8):
-        inside = left > at
-        words[inside] |= strings.data[starts[inside] + at].astype(np.uint64) << np.uint64(
-            56 - 8 * at
-        )
-    return words, left
+@kernel
+def read_words(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    entries: NDArray[np.int64],
+    begin: int,
+    words: NDArray[np.uint64],
+) -> None:
+    """Bytes `begin` to `begin + 8` of strings as numbers that sort alike, filled with zeros."""
+    for i in range(len(entries)):
+        first = offsets[entries[i]] + begin
+        last = offsets[entries[i] + 1]
+        word = np.uint64(0)
+        for at in range(first, min(first + 8, last)):
+            word |= np.uint64(data[at]) << np.uint64(56 - 8 * (at - first))
+        words[i] = word

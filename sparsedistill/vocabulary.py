@@ -101,6 +101,12 @@ class Vocabulary:
             zeros,
         )
 
+    @classmethod
+    def from_strings(cls, spec: NgramSpec, ngrams: TextBuffer) -> Vocabulary:
+        """A vocabulary of these n-grams in this order; counts are 0."""
+        zeros = np.zeros(len(ngrams), np.int64)
+        return cls(spec, ngrams, hash_strings(ngrams)[0], zeros, zeros)
+
     def __len__(self) -> int:
         return len(self.ngrams)
 

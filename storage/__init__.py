@@ -19,7 +19,15 @@ from storage.manifest import FileEntry, Input, Manifest, Recipe
 from storage.readers import BadRow, LabelledRows, read_labelled, read_texts
 from storage.sources import Source, expand_sources, format_of
 from storage.store import ArtifactStore
-from storage.tables import TableWriter, open_writer, read_table, write_table
+from storage.tables import (
+    TableWriter,
+    open_writer,
+    read_batches,
+    read_row_groups,
+    read_table,
+    size_in_memory,
+    write_table,
+)
 from storage.writer import ArtifactWriter
 
 __all__ = [
@@ -46,10 +54,13 @@ __all__ = [
     "expand_sources",
     "format_of",
     "open_writer",
+    "read_batches",
     "read_labelled",
+    "read_row_groups",
     "read_table",
     "read_texts",
     "sha256_file",
     "sha256_json",
+    "size_in_memory",
     "write_table",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -14,6 +16,8 @@ from storage.manifest import FileEntry, Manifest, Recipe
 from storage.names import check_file_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from storage.artifact import Artifact
 
 
@@ -43,6 +47,15 @@ class ArtifactWriter:
         path = self.directory / check_file_name(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A directory for what does not fit the memory, on the store's disk; removed at the end.
+
+        What a killed process leaves there is swept away with the rest of its directory.
+        """
+        with tempfile.TemporaryDirectory(dir=self.directory, prefix=".scratch-") as path:
+            yield Path(path)
 
     def set_rows(self, name: str, n: int) -> None:
         """Note in the manifest how many rows a file has."""

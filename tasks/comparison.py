@@ -1,4 +1,4 @@
-"""Comparing models on labelled texts: scores, calibration, confusion, coverage, disagreements.
+"""Comparing models on labelled texts: scores, calibration, confusion, disagreements.
 
 Functions from predictions to plain JSON, in the shape of ``summary.json``.
 """
@@ -14,16 +14,13 @@ import numpy.typing as npt
 
 from sparsedistill.metrics import accuracy, calibration, confusion, macro_f1, softmax
 from sparsedistill.text.buffers import TextBuffer
-from sparsedistill.text.counting import count_ngrams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sparsedistill.classifier import Classifier
-    from sparsedistill.vocabulary import Vocabulary
 
 Predictions = npt.NDArray[np.int64]
-_SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 _SHOWN_NGRAMS = 6
 _SHOWN_CHARACTERS = 600
 _LEAST_SECONDS = 0.5
@@ -145,20 +142,6 @@ def confusion_of(
             name: confusion(truth, predicted, classes=len(labels)).tolist()
             for name, predicted in models.items()
         },
-    }
-
-
-def coverage_of(vocabulary: Vocabulary, texts: TextBuffer) -> dict[str, Any]:
-    """Return which share of the texts' n-grams a vocabulary of each size knows."""
-    counts = count_ngrams(texts, vocabulary.spec)
-    rows = vocabulary.index.find(counts.hash)
-    total = max(int(counts.count.sum()), 1)
-    sizes = [*(size for size in _SIZES if size < len(vocabulary)), len(vocabulary)]
-    known = [int(counts.count[(rows >= 0) & (rows < size)].sum()) for size in sizes]
-    return {
-        "coverage": [
-            {"size": size, "share": count / total} for size, count in zip(sizes, known, strict=True)
-        ]
     }
 
 

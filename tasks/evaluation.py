@@ -22,7 +22,6 @@ from tasks.comparison import (
     ModelScore,
     calibration_of,
     confusion_of,
-    coverage_of,
     disagreements_of,
     score,
     speed_of,
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
     from storage import Artifact, Input
 
-KIND, VERSION = "evaluation", 3
+KIND, VERSION = "evaluation", 4
 FILE = "evaluation.json"
 TITLES = {
     "tfidf_lr": "TF-IDF + LR",
@@ -146,7 +145,6 @@ class _Evaluation:
         models = {"dan_kd_ft": own}
         details: dict[str, Any] = {
             "calibration": calibration_of(self._classifier, self._texts, self._truth),
-            "ngrams": coverage_of(self._vocabulary, self._test.texts),
         }
         if np.isfinite(self._teacher_logits).all():
             models["teacher"] = self._teacher_logits.argmax(axis=1)

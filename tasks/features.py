@@ -1,13 +1,14 @@
 """Features: for every text of a shard, the vocabulary's rows of the n-grams it has.
 
 A shard holds ``id`` and ``rows`` (a list a text, n-grams that occur twice there twice) in the order
-of its texts. What it says of how well the texts are known goes to the run report.
+of its texts. The bytes of row numbers are stored apart, the first of all, then the second, before
+they are compressed: 2 bytes an n-gram, half of what they take by themselves; see docs/ngrams.md.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from sparsedistill.bags import Bags
+from sparsedistill.coverage import spread
 from sparsedistill.vocabulary import MAX_NGRAMS, Vocabulary
-from storage import ArtifactStore, ArtifactWriter, Recipe, read_table, write_table
-from tasks.shards import TextShard, open_input, read_shard
+from storage import ArtifactStore, ArtifactWriter, Recipe, open_writer, read_table
+from tasks.shards import TextShard, open_input, read_text_batches
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
 from tasks.vocabulary import read_vocabulary
 
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
 
     from storage import Artifact, Input
 
-KIND, VERSION = "features", 1
+KIND, VERSION = "features", 2
 FILE = "features.parquet"
+_SCHEMA = pa.schema({"id": pa.uint64(), "rows": pa.large_list(pa.int32())})
+_ENCODINGS = {"rows.list.element": "BYTE_STREAM_SPLIT"}
 
 
 class FeaturesConfig(Table):
@@ -56,16 +60,27 @@ def jobs(
 
 
 def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Progress) -> None:
-    """Look up the n-grams of one shard."""
-    del progress
-    texts = read_shard(store, single_input(job.recipe, "texts"))
+    """Look up the n-grams of one shard, a batch of texts at a time."""
     vocabulary = _vocabulary(store.url, single_input(job.recipe, "vocabulary"))
     max_ngrams = int(job.recipe.config["max_ngrams"])  # type: ignore[arg-type]
-    bags = vocabulary.bags(texts.texts, max_ngrams=max_ngrams, threads=job.runtime["threads"])
-    column = pa.LargeListArray.from_arrays(pa.array(bags.offsets), pa.array(bags.rows))
-    write_table(writer.path(FILE), pa.table({"id": pa.array(texts.ids), "rows": column}))
-    writer.set_rows(FILE, len(bags))
-    writer.statistics.update(_statistics(bags))
+    known = [np.zeros(0, np.int64)]
+    with open_writer(writer.path(FILE), _SCHEMA, encodings=_ENCODINGS) as file:
+        for share, batch in read_text_batches(store, single_input(job.recipe, "texts")):
+            bags = vocabulary.bags(
+                batch.texts, max_ngrams=max_ngrams, threads=job.runtime["threads"]
+            )
+            column = pa.LargeListArray.from_arrays(pa.array(bags.offsets), pa.array(bags.rows))
+            file.write_table(pa.table([pa.array(batch.ids), column], schema=_SCHEMA))
+            known.append(np.diff(bags.offsets))
+            progress(share)
+    counts = np.concatenate(known)
+    writer.set_rows(FILE, len(counts))
+    writer.statistics.update(
+        rows=len(counts),
+        known=int(counts.sum()),
+        known_per_text=spread(counts),
+        texts_without=int(np.count_nonzero(counts == 0)),
+    )
 
 
 STAGE = Stage(KIND, VERSION, build)
@@ -88,19 +103,3 @@ def read_features(artifact: Artifact) -> tuple[npt.NDArray[np.uint64], Bags]:
 def _vocabulary(store_url: str, reference: Input) -> Vocabulary:
     """Return the vocabulary, loaded once for all shards that this process looks up."""
     return read_vocabulary(open_input(ArtifactStore(store_url), reference))
-
-
-def _statistics(bags: Bags) -> dict[str, Any]:
-    known = np.diff(bags.offsets)
-    p10, p50, p90 = np.percentile(known, (10, 50, 90)) if len(known) else (0.0, 0.0, 0.0)
-    return {
-        "rows": len(bags),
-        "known": int(known.sum()),
-        "known_per_text": {
-            "mean": float(known.mean()) if len(known) else 0.0,
-            "p10": float(p10),
-            "p50": float(p50),
-            "p90": float(p90),
-        },
-        "texts_without": int(np.count_nonzero(known == 0)),
-    }

@@ -1,46 +1,34 @@
 """Counted n-grams of one shard of texts, by hash.
 
 A shard's counts are an artifact of their own, so a corpus that grew has only its new shards
-counted. The file is sorted by hash and cut into one row group for each range of the hash's first
-bits: the vocabulary adds up all shards one range at a time. Where an n-gram first stands in the
-shard is kept instead of its string; the few that are chosen are read off the texts later.
+counted. Strings are not kept; the few that are chosen are read off the texts later.
 """
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
-from sparsedistill.text.counting import NgramCounts, count_ngrams
+from sparsedistill.counted import CountedHashes
+from sparsedistill.errors import ConfigError
+from sparsedistill.memory import give_back
+from sparsedistill.text.counting import NgramCounter
 from sparsedistill.text.ngram_spec import NgramSpec
 from sparsedistill.text.oracle import HASH_NAME
-from storage import ArtifactStore, ArtifactWriter, Recipe, open_writer
-from tasks.shards import TextShard, read_shard
+from storage import ArtifactStore, ArtifactWriter, Recipe
+from tasks.counts import write_counts
+from tasks.shards import READING_BYTES, TextShard, most_ngrams_of, read_text_batches
 from tasks.stage import Job, Progress, Stage, Table, single_input
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from storage import Artifact
+    from storage import JSON
 
-KIND, VERSION = "ngrams", 1
-FILE = "counts.parquet"
-RANGE_BITS = 6
-RANGES = 1 << RANGE_BITS
-_SCHEMA = pa.schema(
-    {
-        "hash": pa.uint64(),
-        "count": pa.uint32(),
-        "order": pa.uint8(),
-        "row": pa.uint32(),
-        "position": pa.uint32(),
-    }
-)
+KIND, VERSION = "ngrams", 2
 
 
 class NgramsConfig(Table):
@@ -49,6 +37,12 @@ class NgramsConfig(Table):
     tokenizer: Literal["word", "whitespace", "character"] = "word"
     min_n: int = Field(1, ge=1, le=7)
     max_n: int = Field(4, ge=1, le=7)
+    drop_below: int = Field(
+        1,
+        ge=1,
+        description="n-grams rarer than this in a shard of the corpus are not kept: for corpora "
+        "whose counts would fill the disk; the vocabulary is exact all the same, or refused",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> NgramsConfig:
@@ -61,50 +55,108 @@ class NgramsConfig(Table):
         return NgramSpec(tokenizer=self.tokenizer, min_n=self.min_n, max_n=self.max_n)
 
 
-def jobs(config: NgramsConfig, shards: Sequence[TextShard], *, threads: int) -> list[Job]:
-    """Return one job a shard."""
+def jobs(
+    config: NgramsConfig,
+    corpus: Sequence[TextShard],
+    train: TextShard,
+    *,
+    memory: int,
+    threads: int,
+) -> list[Job]:
+    """Return one job a shard: the corpus's, then ``train``, of which nothing is dropped.
+
+    Args:
+        config: The table ``[ngrams]``.
+        corpus: Its shards.
+        train: The labelled texts to learn from.
+        memory: Bytes for one job.
+        threads: For one job.
+    """
     return [
         Job(
             Recipe(
                 KIND,
                 VERSION,
-                config={**config.spec().to_json(), "hash": HASH_NAME},
+                config={
+                    **config.spec().to_json(),
+                    "hash": HASH_NAME,
+                    "drop_below": 1 if shard is train else config.drop_below,
+                },
                 inputs={"texts": (shard.input,)},
             ),
-            runtime={"config": config.model_dump(mode="json"), "threads": threads},
+            runtime={
+                "config": config.model_dump(mode="json"),
+                "memory": memory,
+                "threads": threads,
+            },
             label=shard.name,
         )
-        for shard in shards
+        for shard in (*corpus, train)
     ]
 
 
 def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Progress) -> None:
     """Count one shard."""
-    del progress
     spec = NgramsConfig.model_validate(job.runtime["config"]).spec()
-    texts = read_shard(store, single_input(job.recipe, "texts"))
-    counts = count_ngrams(texts.texts, spec, threads=job.runtime["threads"])
-    with open_writer(writer.path(FILE), _SCHEMA) as file:
-        for part in _ranges(counts):
-            file.write_table(part)
-    writer.set_rows(FILE, len(counts))
-    writer.statistics.update(
-        distinct=len(counts), occurrences=int(counts.count.sum()), texts=len(texts)
-    )
+    drop_below = int(job.recipe.config["drop_below"])  # type: ignore[arg-type]
+    texts = 0
+    with writer.scratch() as scratch:
+        counter = _counter(job, store, spec, scratch)
+        for share, batch in read_text_batches(store, single_input(job.recipe, "texts")):
+            counter.add(batch.texts)
+            texts += len(batch.texts)
+            progress(0.6 * share)
+        tally = _Tally(spec)
+        entries = write_counts(tally.keep(counter.parts(), drop_below), spec, writer)
+    del counter
+    give_back()
+    writer.statistics.update(texts=texts, distinct=sum(entries.values()), **tally.statistics())
 
 
 STAGE = Stage(KIND, VERSION, build)
 
 
-def read_range(artifact: Artifact, index: int, columns: Sequence[str]) -> pa.Table:
-    """Return some columns of one of the ``RANGES`` ranges of hashes."""
-    with pq.ParquetFile(artifact.path(FILE)) as file:
-        return file.read_row_group(index, columns=list(columns))
+def _counter(job: Job, store: ArtifactStore, spec: NgramSpec, scratch: Path) -> NgramCounter:
+    memory, threads = job.runtime["memory"], job.runtime["threads"]
+    most = most_ngrams_of(store, single_input(job.recipe, "texts"), spec)
+    try:
+        return NgramCounter(
+            spec, memory=memory - READING_BYTES, occurrences=most, spill=scratch, threads=threads
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{error}; a task has [run] memory divided by [run] workers") from error
 
 
-def _ranges(counts: NgramCounts) -> Iterator[pa.Table]:
-    firsts = np.arange(RANGES, dtype=np.uint64) << np.uint64(64 - RANGE_BITS)
-    bounds = [*np.searchsorted(counts.hash, firsts).tolist(), len(counts)]
-    for begin, end in itertools.pairwise(bounds):
-        columns = {name: pa.array(getattr(counts, name)[begin:end]) for name in _SCHEMA.names}
-        yield pa.table(columns, schema=_SCHEMA)
+class _Tally:
+    """What goes by on its way to the files, and what does not get there."""
+
+    def __init__(self, spec: NgramSpec) -> None:
+        self._distinct = dict.fromkeys(range(spec.min_n, spec.max_n + 1), 0)
+        self._occurrences = dict(self._distinct)
+        self._dropped = {"bound": 0, "distinct": 0, "occurrences": 0}
+
+    def keep(self, parts: Iterable[CountedHashes], drop_below: int) -> Iterator[CountedHashes]:
+        """Yield what occurs often enough."""
+        for part in parts:
+            occurrences = int(part.count.sum())
+            self._distinct[part.order] += len(part)
+            self._occurrences[part.order] += occurrences
+            kept = part
+            if drop_below > 1:
+                chosen = np.flatnonzero(part.count >= drop_below)
+                kept = CountedHashes(part.order, part.hash[chosen], part.count[chosen])
+                if len(kept) < len(part):
+                    # What any of them can have, not what these have: it is the bound to be proved.
+                    self._dropped["bound"] = drop_below - 1
+                    self._dropped["distinct"] += len(part) - len(kept)
+                    self._dropped["occurrences"] += occurrences - int(kept.count.sum())
+            yield kept
+
+    def statistics(self) -> dict[str, JSON]:
+        """Return all n-grams of the shard, and those that were not kept."""
+        return {
+            "occurrences": sum(self._occurrences.values()),
+            "distinct_by_order": list(self._distinct.values()),
+            "occurrences_by_order": list(self._occurrences.values()),
+            "dropped": dict(self._dropped),
+        }

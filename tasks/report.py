@@ -64,7 +64,7 @@ def summarise(
     measured = made["evaluation"][0].read_json(evaluation.FILE)
     corpus: Mapping[str, Any] = made["corpus"][0].statistics
     vocabulary: Mapping[str, Any] = made["vocabulary"][0].statistics
-    test_features: Mapping[str, Any] = made["features"][-1].statistics
+    known: Mapping[str, Any] = vocabulary["coverage"]["test"]
     return {
         "format": 1,
         "name": name,
@@ -99,9 +99,17 @@ def summarise(
                 {"order": order, "rows": rows}
                 for order, rows in enumerate(vocabulary["rows_by_order"], start=1)
             ],
-            **measured["ngrams"],
-            "known_per_text": test_features["known_per_text"],
-            "texts_without": test_features["texts_without"],
+            "coverage": known["by_size"],
+            "out_of_vocabulary": known["out_of_vocabulary"],
+            "known_by_order": [
+                {"order": order, "known": has, "occurrences": all_}
+                for order, (has, all_) in enumerate(
+                    zip(known["known_by_order"], known["occurrences_by_order"], strict=True), 1
+                )
+                if all_
+            ],
+            "known_per_text": known["known_per_text"],
+            "texts_without": known["texts_without"],
         },
         "package": {"steps": made["package"][0].statistics["steps"]},
         "stages": _stages(made, store),

@@ -11,15 +11,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sparsedistill.text.buffers import TextBuffer
-from storage import read_table
+from sparsedistill.text.counting import most_ngrams
+from storage import read_batches, read_table, size_in_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from sparsedistill.text.ngram_spec import NgramSpec
     from storage import Artifact, ArtifactStore, Input
     from tasks.stage import Made
 
 TEXTS_FILE = "texts.parquet"
+# Bytes of texts held at a time by a stage that goes through a shard.
+_BATCH = 2 << 20
+# What reading them takes: the batch, its pages, the columns they were decoded from.
+READING_BYTES = 4 * _BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,37 @@ def open_input(store: ArtifactStore, reference: Input) -> Artifact:
 def read_shard(store: ArtifactStore, reference: Input) -> Texts:
     """Read the text shard that a recipe names."""
     return read_texts_of(open_input(store, reference))
+
+
+@dataclass(frozen=True, slots=True)
+class TextBatch:
+    """Some rows of a text shard.
+
+    Attributes:
+        ids: uint64 [rows].
+        texts: The rows' texts.
+    """
+
+    ids: npt.NDArray[np.uint64]
+    texts: TextBuffer
+
+
+def read_text_batches(store: ArtifactStore, reference: Input) -> Iterator[tuple[float, TextBatch]]:
+    """Yield a shard batch by batch, with the share of it that is then read."""
+    artifact = open_input(store, reference)
+    rows = artifact.entry(TEXTS_FILE).rows or 1
+    done = 0
+    for batch in read_batches(artifact.path(TEXTS_FILE), ["id", "text"], size=_BATCH):
+        done += batch.num_rows
+        ids, texts = batch.columns
+        yield done / rows, TextBatch(ids.to_numpy(), TextBuffer.from_arrow(texts))
+
+
+def most_ngrams_of(store: ArtifactStore, reference: Input, spec: NgramSpec) -> int:
+    """Return how many n-grams the texts of a shard can have at most."""
+    artifact = open_input(store, reference)
+    size = size_in_memory(artifact.path(TEXTS_FILE), "text")
+    return most_ngrams(size, artifact.entry(TEXTS_FILE).rows or 0, spec)
 
 
 def shard_of(name: str, made: Made) -> TextShard:

@@ -1,8 +1,8 @@
 """The vocabulary: the most frequent n-grams of corpus and ``train`` together.
 
-The shards' counts are added up one range of hashes at a time, so the memory this takes is that of
-one range and of the n-grams that can still be chosen. Only then are the strings of those read off
-the texts, checked against their hashes, and used to settle ties.
+The shards' counts are walked side by side, by hash, and what can still be chosen is kept: the
+memory this takes is that of the rows asked for and of one row group a shard. Only then are the
+strings of those read off the texts, checked against their hashes, and used to settle ties.
 """
 
 from __future__ import annotations
@@ -13,26 +13,37 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from sparsedistill.errors import DataError
-from sparsedistill.merging import CountedHashes, merge_counted
-from sparsedistill.selection import Selection, finish, select_top
-from sparsedistill.text.buffers import TextBuffer
-from sparsedistill.text.counting import ngram_strings
+from sparsedistill.coverage import coverage
+from sparsedistill.errors import ConfigError, DataError
+from sparsedistill.memory import format_size, give_back
+from sparsedistill.merging import least_memory, merge_counted
+from sparsedistill.ngram_index import NgramIndex
+from sparsedistill.selection import (
+    Selection,
+    UnprovedError,
+    finish,
+    pool_bytes,
+    select_top,
+)
+from sparsedistill.text.recovery import recover
 from sparsedistill.vocabulary import Vocabulary
 from storage import ArtifactStore, ArtifactWriter, Recipe
-from tasks.ngrams import RANGES, NgramsConfig, read_range
-from tasks.shards import TextShard, open_input, read_shard
+from tasks.counts import CountFile
+from tasks.ngrams import NgramsConfig
+from tasks.shards import TextShard, open_input, read_shard, read_text_batches
 from tasks.stage import Job, Made, Progress, Stage, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
+    from sparsedistill.counted import CountedHashes
+    from sparsedistill.text.buffers import TextBuffer
     from sparsedistill.text.ngram_spec import NgramSpec
     from storage import Artifact, Input
 
-KIND, VERSION = "vocabulary", 1
-_ENTRY_BITS = 36
-_ENTRY_MASK = (1 << _ENTRY_BITS) - 1
+KIND, VERSION = "vocabulary", 2
+_ALL = 1 << 40
 
 
 class VocabularyConfig(Table):
@@ -48,6 +59,10 @@ def jobs(
     ngrams: NgramsConfig,
     shards: Sequence[TextShard],
     counts: Sequence[Made],
+    held_out: Mapping[str, Made],
+    *,
+    memory: int,
+    threads: int,
 ) -> list[Job]:
     """Return the one job of the vocabulary.
 
@@ -56,6 +71,9 @@ def jobs(
         ngrams: As the shards were counted.
         shards: The corpus's, then ``train``.
         counts: Of those shards, in the same order.
+        held_out: Splits by name that the vocabulary is measured on, and not made from.
+        memory: Bytes for it.
+        threads: For it.
     """
     recipe = Recipe(
         KIND,
@@ -64,9 +82,20 @@ def jobs(
         inputs={
             "counts": tuple(made.as_input() for made in counts),
             "texts": tuple(shard.input for shard in shards),
+            **{name: (made.as_input(),) for name, made in held_out.items()},
         },
     )
-    return [Job(recipe, runtime={"ngrams": ngrams.model_dump(mode="json")})]
+    return [
+        Job(
+            recipe,
+            runtime={
+                "ngrams": ngrams.model_dump(mode="json"),
+                "held_out": list(held_out),
+                "memory": memory,
+                "threads": threads,
+            },
+        )
+    ]
 
 
 def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Progress) -> None:
@@ -76,21 +105,38 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
     )
     spec = NgramsConfig.model_validate(job.runtime["ngrams"]).spec()
     counts = [open_input(store, reference) for reference in job.recipe.inputs["counts"]]
-    ranges = _merged_ranges(counts, config.train_weight, progress)
-    selection = select_top(ranges, size=config.size, min_count=config.min_count)
-    if selection.rows == 0:
+    bound = sum(_dropped(artifact) for artifact in counts)
+    with writer.scratch() as scratch:
+        selection = _select(job, config, counts, bound, scratch, progress)
+    give_back()
+    texts = _Texts(store, job.recipe.inputs["texts"], config.train_weight)
+    entries, strings = recover(texts, spec, selection.hash, threads=job.runtime["threads"])
+    give_back()
+    progress(0.8)
+    exact = None
+    if bound:
+        exact = texts.count(strings, spec, threads=job.runtime["threads"])
+    statistics = selection.statistics()
+    chosen = finish(selection, entries, strings, exact)
+    if not len(chosen.strings):
         raise DataError(
             f"no n-gram occurs {config.min_count} times or more, so the vocabulary is empty; lower "
             "[vocabulary] min_count, or check the corpus and [ngrams] tokenizer"
         )
-    strings = _strings(selection, counts, job.recipe.inputs["texts"], store, spec)
-    chosen = finish(selection, strings)
-    hashes = selection.hash[chosen]
-    vocabulary = Vocabulary(
-        spec, strings.take(chosen), hashes, selection.count[chosen], _counts_in(counts[-1], hashes)
-    )
+    del selection, entries, strings
+    give_back()
+    vocabulary = Vocabulary(spec, *chosen, _counts_in(counts[-1], spec, chosen.hashes))
     vocabulary.save(writer.path("vocabulary.json").parent)
-    writer.statistics.update({**selection.statistics(), **_statistics(vocabulary)})
+    progress(0.9)
+    writer.statistics.update({**statistics, **_statistics(vocabulary), "bound": bound})
+    writer.statistics["coverage"] = {
+        split: coverage(
+            vocabulary,
+            read_shard(store, job.recipe.inputs[split][0]).texts,
+            threads=job.runtime["threads"],
+        )
+        for split in job.runtime["held_out"]
+    }
 
 
 STAGE = Stage(KIND, VERSION, build)
@@ -101,78 +147,99 @@ def read_vocabulary(artifact: Artifact) -> Vocabulary:
     return Vocabulary.load(artifact.directory())
 
 
-def _merged_ranges(
-    counts: Sequence[Artifact], train_weight: int, progress: Progress
-) -> Iterator[CountedHashes]:
-    """Yield the added-up counts of every range; ``origin`` tells shard and entry of the first."""
-    read = np.zeros(len(counts), np.int64)
-    for index in range(RANGES):
-        yield merge_counted(_parts(counts, index, read, train_weight))
-        progress(0.7 * (index + 1) / RANGES)
+class _Texts:
+    """All texts that were counted, batch by batch."""
+
+    def __init__(self, store: ArtifactStore, shards: Sequence[Input], train_weight: int) -> None:
+        self._store = store
+        self._shards = shards
+        self._train_weight = train_weight
+
+    def __iter__(self) -> Iterator[TextBuffer]:
+        return (batch for _, batch in self._weighted())
+
+    def count(self, strings: TextBuffer, spec: NgramSpec, *, threads: int) -> npt.NDArray[np.int64]:
+        """Return how often each n-gram occurs in all, train weighted, int64 [strings]."""
+        candidates = Vocabulary.from_strings(spec, strings)
+        totals = np.zeros(len(strings), np.int64)
+        for weight, batch in self._weighted():
+            rows = candidates.bags(batch, max_ngrams=_ALL, threads=threads).rows
+            totals += weight * np.bincount(rows, minlength=len(totals))
+        return totals
+
+    def _weighted(self) -> Iterator[tuple[int, TextBuffer]]:
+        for number, shard in enumerate(self._shards, 1):
+            weight = self._train_weight if number == len(self._shards) else 1
+            for _, batch in read_text_batches(self._store, shard):
+                yield weight, batch.texts
 
 
-def _parts(
-    counts: Sequence[Artifact], index: int, read: npt.NDArray[np.int64], train_weight: int
-) -> Iterator[CountedHashes]:
-    for number, artifact in enumerate(counts):
-        part = read_range(artifact, index, ("hash", "count", "order"))
-        weight = train_weight if number == len(counts) - 1 else 1
-        entries = np.arange(read[number], read[number] + part.num_rows)
-        read[number] += part.num_rows
-        yield CountedHashes(
-            part["hash"].to_numpy(),
-            part["count"].to_numpy().astype(np.int64) * weight,
-            part["order"].to_numpy(),
-            (number << _ENTRY_BITS) | entries,
-        )
-
-
-def _strings(
-    selection: Selection,
+def _select(
+    job: Job,
+    config: VocabularyConfig,
     counts: Sequence[Artifact],
-    texts: Sequence[Input],
-    store: ArtifactStore,
-    spec: NgramSpec,
-) -> TextBuffer:
-    """Read the strings of the candidates off the texts, in the order of the candidates."""
-    shard_of = selection.origin >> _ENTRY_BITS
-    by_shard = np.argsort(shard_of, kind="stable")
-    packed: list[TextBuffer] = []
-    for number in np.unique(shard_of):
-        members = by_shard[shard_of[by_shard] == number]
-        rows, positions = _places(counts[number], selection.origin[members] & _ENTRY_MASK)
-        packed.append(
-            ngram_strings(
-                read_shard(store, texts[number]).texts,
-                spec,
-                rows=rows,
-                positions=positions,
-                orders=selection.order[members],
-            )
+    bound: int,
+    scratch: Path,
+    progress: Progress,
+) -> Selection:
+    spec = NgramsConfig.model_validate(job.runtime["ngrams"]).spec()
+    weights = [*(1 for _ in counts[1:]), config.train_weight]
+    sources = [
+        CountFile(artifact, spec, weight=weight)
+        for artifact, weight in zip(counts, weights, strict=True)
+    ]
+    total = max(1, sum(sum(source.entries.values()) for source in sources))
+    memory, threads = int(job.runtime["memory"]), int(job.runtime["threads"])
+    least = pool_bytes(config.size) + least_memory(threads)
+    if memory < least:
+        raise ConfigError(
+            f"[run] memory of {format_size(memory)} is too little to choose {config.size:,} "
+            f"n-grams; {format_size(least)} are the least, or set a smaller [vocabulary] size"
         )
-    back = np.empty_like(by_shard)
-    back[by_shard] = np.arange(len(by_shard))
-    return TextBuffer.concat(packed).take(back)
+
+    def merged() -> Iterator[CountedHashes]:
+        done = 0
+        for part in merge_counted(
+            sources,
+            memory=memory - pool_bytes(config.size),
+            spill=scratch,
+            threads=threads,
+        ):
+            yield part
+            done += len(part)
+            progress(0.6 * done / total)
+
+    try:
+        return select_top(
+            merged(), size=config.size, min_count=config.min_count, bound=bound, memory=memory
+        )
+    except UnprovedError as error:
+        shards = max(1, len(counts) - 1)
+        provable = (error.lowest - 1) // shards + 1
+        raise DataError(
+            f"{error}. Set [ngrams] drop_below to {provable} or less, or [vocabulary] size to "
+            f"{error.provable:,} or min_count to {error.bound + 1:,}, or use larger shards"
+        ) from error
 
 
-def _places(
-    counts: Artifact, entries: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    parts = [read_range(counts, index, ("row", "position")) for index in range(RANGES)]
-    rows = np.concatenate([part["row"].to_numpy() for part in parts])
-    positions = np.concatenate([part["position"].to_numpy() for part in parts])
-    return rows[entries], positions[entries]
+def _dropped(counts: Artifact) -> int:
+    dropped: Any = counts.statistics["dropped"]
+    return int(dropped["bound"])
 
 
-def _counts_in(train: Artifact, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """Return how often each hash was counted in ``train``, int64 [hashes]."""
-    parts = [read_range(train, index, ("hash", "count")) for index in range(RANGES)]
-    known = np.concatenate([part["hash"].to_numpy() for part in parts])
-    counted = np.concatenate([part["count"].to_numpy() for part in parts]).astype(np.int64)
-    if len(known) == 0:
-        return np.zeros(len(hashes), np.int64)
-    where = np.searchsorted(known, hashes).clip(max=len(known) - 1)
-    return np.where(known[where] == hashes, counted[where], 0)
+def _counts_in(
+    train: Artifact, spec: NgramSpec, hashes: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.int64]:
+    """Return how often each n-gram was counted in ``train``, int64 [hashes]."""
+    found = np.zeros(len(hashes), np.int64)
+    index = NgramIndex(hashes, np.zeros(0, np.uint64))
+    source = CountFile(train, spec)
+    for order in source.entries:
+        for part in source.parts(order):
+            rows = index.find(part.hash)
+            known = rows >= 0
+            found[rows[known]] = part.count[known]
+    return found
 
 
 def _statistics(vocabulary: Vocabulary) -> dict[str, Any]:
@@ -181,4 +248,5 @@ def _statistics(vocabulary: Vocabulary) -> dict[str, Any]:
         "rows": len(vocabulary),
         "rows_by_order": orders[1:].tolist(),
         "rows_in_train": int(np.count_nonzero(vocabulary.train_counts)),
+        "lowest_count": int(vocabulary.counts[-1]),
     }

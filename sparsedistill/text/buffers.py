@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsedistill.errors import DataError
+from sparsedistill.jit import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import DTypeLike, NDArray
+
+
+# Strings whose bytes are fetched together.
+_BATCH = 64
 
 
 def frozen(array: Any, dtype: DTypeLike) -> NDArray[Any]:  # noqa: ANN401
@@ -138,13 +143,37 @@ class TextBuffer:
         lengths = self.offsets[1:][rows] - starts
         offsets = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        where = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return TextBuffer(self.data[where], offsets)
+        data = np.empty(offsets[-1], np.uint8)
+        gather(self.data, frozen(starts, np.int64), frozen(offsets, np.int64), data)
+        return TextBuffer(data, offsets)
 
     @property
     def nbytes(self) -> int:
         """Bytes of text in the rows."""
         return int(self.offsets[-1] - self.offsets[0])
+
+
+@kernel
+def gather(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    out: NDArray[np.uint8],
+) -> None:
+    """Copy the bytes from `starts[i]` on to `offsets[i]` and up to `offsets[i + 1]`."""
+    touched = np.uint8(0)
+    for first in range(0, len(starts), _BATCH):
+        last = min(first + _BATCH, len(starts))
+        # So that cache misses overlap, which they do only in a loop that does nothing else.
+        for i in range(first, last):
+            touched ^= data[min(starts[i], len(data) - 1)]
+        for i in range(first, last):
+            shift = starts[i] - offsets[i]
+            for at in range(offsets[i], offsets[i + 1]):
+                out[at] = data[at + shift]
+    # Never true, but the compiler cannot know, and so keeps the loads above.
+    if touched == 1 and len(out) < 0:
+        out[0] = touched
 
 
 def _bytes(buffer: Any) -> NDArray[np.uint8]:  # noqa: ANN401

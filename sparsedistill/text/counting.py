@@ -1,8 +1,9 @@
-"""Counting the n-grams of many texts, exactly, by hash.
+"""Counting the n-grams of any number of texts, exactly, in a stated amount of memory.
 
-Strings are the wrong unit to count (a 4-gram is some 25 bytes and a Python object): n-grams are
-counted by their 64-bit hash, and remember where they were first seen, so that the strings of the
-few that are chosen can be read off the texts afterwards (`ngram_strings`).
+Texts are added as they come. Their n-grams go to partitions (`partitions.py`); when those are full,
+each is sorted and counted, and the counts go to disk as a run; in the end the runs are merged. What
+fits the memory is never written. Nothing is dropped, so counts are exact, and neither the memory
+nor the number of threads nor how the texts were cut changes any of them.
 """
 
 from __future__ import annotations
@@ -12,199 +13,231 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsedistill.errors import DataError
-from sparsedistill.parallel import map_ranges
-from sparsedistill.text import count_table, kernels
-from sparsedistill.text.buffers import TextBuffer, frozen
+from sparsedistill import merging
+from sparsedistill.counted import CountedHashes
+from sparsedistill.errors import ConfigError
+from sparsedistill.memory import format_size, parse_size, usable
+from sparsedistill.parallel import map_ahead
+from sparsedistill.spill import Run
+from sparsedistill.text import kernels, partitions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
+    from sparsedistill.text.buffers import TextBuffer
     from sparsedistill.text.ngram_spec import NgramSpec
 
-# Rows whose tokens are hashed at a time.
-_BLOCK = 512
-_PLACES = 1 << 32
-_SMALLEST_TABLE = 12
-# Above so many n-grams the hashes are counted in 2**3 ranges, one after another: hashing all of
-# them eight times costs less than a table that does not fit the cache.
-_MANY = 1 << 20
-_RANGE_BITS = 3
+# Occurrences sorted at a time, as they come and as they are counted.
+_PIECE, _LEAST_PIECE = 1 << 18, 1 << 13
+_PIECE_BYTES = 24
+# An occurrence in its partition, and what of a chunk is not filled.
+_OCCURRENCE_BYTES = 9
+_LEAST_OCCURRENCES = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NgramCounts:
-    """The distinct n-grams of some texts, by ascending hash; all arrays have one length.
+    """All n-grams of some texts, by order and then by hash; all arrays have one length.
 
     Attributes:
-        hash: uint64, ascending, each once.
-        count: uint32, occurrences.
+        hash: uint64.
+        count: int64, occurrences.
         order: uint8, tokens in the n-gram.
-        row: uint32, the first row it occurs in.
-        position: uint32, the index of its first token among that row's tokens, there.
     """
 
     hash: NDArray[np.uint64]
-    count: NDArray[np.uint32]
+    count: NDArray[np.int64]
     order: NDArray[np.uint8]
-    row: NDArray[np.uint32]
-    position: NDArray[np.uint32]
 
     def __len__(self) -> int:
         return len(self.hash)
 
 
 def count_ngrams(texts: TextBuffer, spec: NgramSpec, *, threads: int = 1) -> NgramCounts:
-    """Count the n-grams of the texts.
+    """Count the n-grams of texts that are in memory, in memory.
 
-    Memory: 12 bytes per token, 21 per distinct n-gram (as much again while the parts of several
-    threads are put together), and per thread a table of 16 bytes per slot for an eighth of the
-    distinct n-grams, 3/8 to 3/4 full.
-
-    Args:
-        texts: Rows; less than 2**32 n-grams in all.
-        spec: Which n-grams.
-        threads: At most this many; the result does not depend on it.
-
-    Raises:
-        DataError: More n-grams than that.
+    Takes 8 bytes per occurrence and 17 per different n-gram. See `NgramCounter` for more texts.
     """
-    tokens = _all_tokens(texts, spec, threads)
-    hashes, ends = tokens
-    lengths = spec.max_n - spec.min_n + 1
-    if len(hashes) * lengths >= _PLACES or len(texts) >= _PLACES:
-        raise DataError(
-            f"{len(texts):,} rows have {len(hashes):,} tokens; at most "
-            f"{_PLACES // lengths - 1:,} can be counted at once: use fewer rows"
-        )
-    row_of_token = frozen(np.repeat(np.arange(len(texts), dtype=np.uint32), np.diff(ends)), "u4")
-    range_bits = _RANGE_BITS if len(hashes) * lengths > _MANY else 0
-    ranges = 1 << range_bits
-    parts = map_ranges(
-        lambda start, stop: _count_ranges(
-            (hashes, ends, row_of_token), spec, range(start, stop), range_bits
-        ),
-        ranges,
-        block=-(-ranges // max(1, threads)),
-        threads=threads,
-    )
-    if len(parts) == 1:
-        return parts[0]
-    columns = NgramCounts.__slots__
+    most = most_ngrams(texts.nbytes, len(texts), spec)
+    counter = NgramCounter(spec, memory=None, occurrences=most, threads=threads)
+    counter.add(texts)
+    parts = list(counter.parts())
+    empty = CountedHashes(0, np.zeros(0, np.uint64), np.zeros(0, np.int64))
     return NgramCounts(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns}
+        hash=np.concatenate([part.hash for part in (empty, *parts)]),
+        count=np.concatenate([part.count for part in (empty, *parts)]),
+        order=np.repeat(
+            np.array([part.order for part in (empty, *parts)], np.uint8),
+            [len(part) for part in (empty, *parts)],
+        ),
     )
 
 
-def token_hashes(
-    texts: TextBuffer, spec: NgramSpec
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The hashes of all tokens, uint64, end to end, and where those of each row end, [rows + 1]."""
-    hashes = np.empty(texts.nbytes, np.uint64)  # a token has a byte at least
-    ends = np.empty(len(texts) + 1, np.int64)
-    kernels.token_rows(texts.data, texts.offsets, kernels.rules(spec.tokenizer), hashes, ends)
-    return frozen(hashes[: ends[-1]], np.uint64), frozen(ends, np.int64)
+def most_ngrams(size: int, rows: int, spec: NgramSpec) -> int:
+    """How many n-grams texts of so many bytes can have at most."""
+    # A token takes its shortest length and, but for single characters, something that ends it.
+    shortest = {"word": 3, "whitespace": 2, "character": 1}[spec.tokenizer]
+    return (size + rows) // shortest * (spec.max_n - spec.min_n + 1)
 
 
-def _all_tokens(
-    texts: TextBuffer, spec: NgramSpec, threads: int
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    def tokens(start: int, stop: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        hashes, ends = token_hashes(texts.slice(start, stop), spec)
-        return hashes.copy(), np.diff(ends)  # the copy lets go of the generous original
-
-    blocks = map_ranges(tokens, len(texts), block=_BLOCK, threads=threads)
-    hashes = np.concatenate([np.zeros(0, np.uint64), *(block[0] for block in blocks)])
-    ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(block[1] for block in blocks)]))
-    return frozen(hashes, np.uint64), frozen(ends, np.int64)
+def least_memory(threads: int) -> int:
+    """Bytes that a counter cannot do without, nor the merge of what it spills."""
+    pieces = 4 * _LEAST_PIECE * _pieces_bytes(threads)
+    counting = max(pieces, 2 * _OCCURRENCE_BYTES * _LEAST_OCCURRENCES)
+    return max(counting * 5 // 4 + 1, merging.least_memory(threads))
 
 
-def _count_ranges(
-    tokens: tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint32]],
-    spec: NgramSpec,
-    ranges: range,
-    range_bits: int,
-) -> NgramCounts:
-    """Count some ranges of hashes, one after another, in one table."""
-    hashes, ends, row_of_token = tokens
-    sizes = (spec.min_n, spec.max_n)
-    # Room for the worst case is only reserved: memory is taken when it is written.
-    room = len(hashes) * (spec.max_n - spec.min_n + 1)
-    out = NgramCounts(
-        hash=np.empty(room, np.uint64),
-        count=np.empty(room, np.uint32),
-        order=np.empty(room, np.uint8),
-        row=np.empty(room, np.uint32),
-        position=np.empty(room, np.uint32),
-    )
-    bits = _SMALLEST_TABLE
-    table = np.zeros(count_table.SLOT << bits, np.uint64)
-    done = 0
-    for number in ranges:
-        key = _key(range_bits, number, bits)
-        row, used = count_table.count_rows(hashes, ends, 0, sizes, table, key, 0)
-        while row < len(ends) - 1:
-            bits += 1
-            key = _key(range_bits, number, bits)
-            larger = np.zeros(count_table.SLOT << bits, np.uint64)
-            count_table.grow(table, larger, key)
-            table = larger
-            row, used = count_table.count_rows(hashes, ends, row, sizes, table, key, used)
-        span = slice(done, done + used)
-        counted = np.empty(used, np.uint64)
-        count_table.drain(table, key, out.hash[span], counted)
-        columns = (out.count[span], out.order[span], out.row[span], out.position[span])
-        count_table.locate(counted, ends, row_of_token, sizes, columns)
-        done += used
-    return NgramCounts(**{name: getattr(out, name)[:done] for name in NgramCounts.__slots__})
+def _pieces_bytes(threads: int) -> int:
+    # A piece is sorted and counted; as many as there are threads, and two that wait.
+    return _PIECE_BYTES * (threads + 2)
 
 
-def _key(range_bits: int, number: int, bits: int) -> tuple[np.uint64, np.uint64, np.uint64]:
-    return np.uint64(range_bits), np.uint64(number), np.uint64(bits)
+class NgramCounter:
+    """Counts the n-grams of texts that are added to it."""
 
+    def __init__(
+        self,
+        spec: NgramSpec,
+        *,
+        memory: str | int | None = "2GB",
+        occurrences: int | None = None,
+        spill: Path | None = None,
+        threads: int = 1,
+    ) -> None:
+        """Start at nothing.
 
-def ngram_strings(
-    texts: TextBuffer,
-    spec: NgramSpec,
-    *,
-    rows: NDArray[np.uint32],
-    positions: NDArray[np.uint32],
-    orders: NDArray[np.uint8],
-) -> TextBuffer:
-    """The strings of n-grams by where they occur, as `NgramCounts` tells it, in the given order.
+        Args:
+            spec: Which n-grams.
+            memory: For all arrays together, beside the texts that are being added; None for as
+                much as it takes.
+            occurrences: How many n-grams will come at most, where that is known: no more memory is
+                reserved than they need. Must be known where `memory` is None.
+            spill: Directory for what does not fit; whoever gives it removes it. Without one, all
+                must fit.
+            threads: At most this many.
 
-    Args:
-        texts: The texts that were counted.
-        spec: As they were counted.
-        rows: Row of each n-gram, [n].
-        positions: Index of its first token there, [n].
-        orders: Its number of tokens, [n].
+        Raises:
+            ConfigError: The memory is less than a counter can work in (names what is enough), or
+                no thread.
+        """
+        if threads < 1:
+            raise ConfigError(f"threads must be 1 or more, not {threads}")
+        self._spec = spec
+        self._memory = None if memory is None else parse_size(memory)
+        self._threads = threads
+        self._spill = spill
+        self._runs: list[Run] = []
+        self._piece = _PIECE
+        rooms = [occurrences, None if self._memory is None else self._affordable(self._memory)]
+        room = min((room for room in rooms if room is not None), default=None)
+        if room is None:
+            raise ConfigError("give the memory, or how many occurrences will come")
+        if self._memory is None:  # then nothing can be spilled, if one thread gets most of them
+            room *= threads
+        self._partitions = partitions.make_partitions(
+            spec, occurrences=room, threads=threads, largest=self._piece // 2
+        )
 
-    Raises:
-        DataError: A row or position that the texts do not have; the message names the first.
-    """
-    if len(rows) and int(rows.max()) >= len(texts):
-        raise DataError(f"n-gram of row {int(rows.max())}, but there are {len(texts)} rows")
-    by_row = np.argsort(rows, kind="stable")
-    places = (
-        frozen(rows[by_row], np.uint32),
-        frozen(positions[by_row], np.uint32),
-        frozen(orders[by_row], np.uint8),
-    )
-    rules = kernels.rules(spec.tokenizer)
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    data = np.empty(32 * len(rows), np.uint8)
-    done = 0
-    while done < len(rows):
-        done = kernels.string_rows(texts.data, texts.offsets, rules, places, done, data, offsets)
-        if done < 0:
-            row, position, order = (int(column[-1 - done]) for column in places)
-            raise DataError(
-                f"row {row} has no n-gram of {order} tokens at position {position}: "
-                "were the texts changed since they were counted?"
+    def add(self, texts: TextBuffer) -> None:
+        """Count the n-grams of some texts.
+
+        Raises:
+            OSError: The disk is full; the message names the directory.
+            ConfigError: They do not fit the memory, and there is no directory to spill to.
+        """
+        spans = [(start, 0, stop) for start, stop in _shares(texts, self._threads)]
+        while spans:
+            reached = list(
+                map_ahead(
+                    lambda job: (*self._scatter(texts, *job), job[1][2]),
+                    list(enumerate(spans)),
+                    threads=self._threads,
+                )
             )
-        if done < len(rows):
-            data = np.concatenate([data, np.empty(len(data), np.uint8)])
-    back = np.empty_like(by_row)
-    back[by_row] = np.arange(len(by_row))
-    return TextBuffer(data[: offsets[-1]], offsets).take(back)
+            spans = [span for span in reached if span[0] < span[2]]
+            if spans:
+                self._write_run()
+
+    def parts(self) -> Iterator[CountedHashes]:
+        """The counts of all that was added, by order and then by ascending hash; ends counting."""
+        if not self._runs or self._memory is None:
+            yield from self._counted()
+            return
+        self._write_run()
+        del self._partitions
+        yield from merging.merge_counted(
+            self._runs, memory=self._memory, spill=self._spill, threads=self._threads
+        )
+
+    def _affordable(self, memory: int) -> int:
+        """Occurrences that fit the memory beside all else that is held while they are counted."""
+        least = least_memory(self._threads)
+        if memory < least:
+            raise ConfigError(
+                f"{format_size(memory)} of memory are too little to count n-grams in "
+                f"{self._threads} threads; {format_size(least)} are the least"
+            )
+        pieces = _pieces_bytes(self._threads)
+        self._piece = min(_PIECE, usable(memory) // 4 // pieces)
+        return (usable(memory) - pieces * self._piece) // _OCCURRENCE_BYTES
+
+    def _scatter(
+        self, texts: TextBuffer, thread: int, span: tuple[int, int, int]
+    ) -> tuple[int, int]:
+        return partitions.scatter_rows(
+            texts.data,
+            texts.offsets,
+            kernels.rules(self._spec.tokenizer),
+            span,
+            (self._spec.min_n, self._spec.max_n),
+            self._partitions,
+            thread,
+        )
+
+    def _counted(self) -> Iterator[CountedHashes]:
+        """The counts of what the partitions hold."""
+        occurrences, bits = self._partitions.occurrences(), self._partitions.bits
+
+        def count(partition: int) -> CountedHashes:
+            entries = int(occurrences[partition])
+            order = self._spec.min_n + (partition >> bits)
+            # More than a piece is one n-gram many times: a bit of it at a time.
+            pieces = [
+                self._count_piece(partition, begin, min(begin + self._piece, entries))
+                for begin in range(0, entries, self._piece)
+            ]
+            added = pieces[0] if len(pieces) == 1 else merging.add_up(pieces, bits)
+            return CountedHashes(order, *added)
+
+        return map_ahead(count, np.flatnonzero(occurrences).tolist(), threads=self._threads)
+
+    def _count_piece(
+        self, partition: int, begin: int, end: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        hashes = np.empty(end - begin, np.uint64)
+        partitions.gather_partition(self._partitions, partition, begin, hashes)
+        hashes.sort()
+        distinct, counts = np.empty_like(hashes), np.empty(len(hashes), np.int64)
+        n = partitions.count_runs(hashes, distinct, counts)
+        return distinct[:n], counts[:n]
+
+    def _write_run(self) -> None:
+        if self._spill is None or self._memory is None:
+            raise ConfigError(
+                "the n-grams are more than was said, or than fits the memory; give more memory, "
+                "or a directory to spill to"
+            )
+        self._runs.append(Run.write(self._spill, self._counted()))
+        self._partitions.clear()
+
+
+def _shares(texts: TextBuffer, threads: int) -> list[tuple[int, int]]:
+    """Rows in as many stretches as threads, of about as many bytes each; none is empty."""
+    begin, size = texts.offsets[0], texts.nbytes
+    wanted = begin + np.arange(threads + 1) * size // threads
+    cuts = np.searchsorted(texts.offsets[:-1], wanted)
+    cuts[0], cuts[-1] = 0, len(texts)
+    return [(a, b) for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True) if a < b]

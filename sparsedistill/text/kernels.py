@@ -1,7 +1,7 @@
 """The compiled loops over text: UTF-8 bytes to lowered tokens and their hashes.
 
 `oracle.py` says in plain Python what they compute. They work on the arrays of a `TextBuffer`, make
-no Python object and hold no lock. Counting (`count_table.py`) and looking up (`ngram_index.py`) go
+no Python object and hold no lock. Counting (`partitions.py`) and looking up (`ngram_index.py`) go
 on from the hashes of the tokens, one block of rows at a time, while those lie in the cache.
 """
 
@@ -38,8 +38,8 @@ DOTTED_I, DOT_ABOVE = unicode.DOTTED_I, unicode.DOT_ABOVE
 
 # What a character does to the token being read.
 OUTSIDE, INSIDE, LAST = 0, 1, 2
-# In `Rules.ascii`: not part of a token.
-SEPARATOR = 0xFF
+# In `Rules.ascii`: a byte of a longer character, or no part of a token.
+WIDE, SEPARATOR = 0x80, 0xFF
 SPACE = 0x20
 
 
@@ -47,7 +47,7 @@ class Rules(NamedTuple):
     """A tokeniser as the kernels take it.
 
     Attributes:
-        ascii: uint8[128], the lowered byte, or `SEPARATOR`.
+        ascii: uint8[256], the lowered byte, or `SEPARATOR`; `WIDE` for what is not ASCII.
         pages: uint16[4352] and
         entries: uint32[n, 256] of the Unicode table.
         bit: Which flag of an entry tells token characters from others, and
@@ -94,14 +94,15 @@ def rules(tokenizer: TokenizerName) -> Rules:
     }[tokenizer]
     first = table.entries[table.pages[0], :128]
     lower = (np.arange(128) + first) & CODE_MASK
+    ascii_bytes = np.where(first >> bit & 1 == inside, lower, SEPARATOR)
     return Rules(
-        ascii=frozen(np.where(first >> bit & 1 == inside, lower, SEPARATOR), np.uint8),
+        ascii=frozen(np.concatenate([ascii_bytes, np.full(128, WIDE)]), np.uint8),
         pages=frozen(table.pages, np.uint16),
         entries=frozen(table.entries, np.uint32),
         bit=bit,
         inside=inside,
         shortest=2 if tokenizer == "word" else 1,
-        longest=1 if tokenizer == "character" else np.iinfo(np.int64).max,
+        longest=1 if tokenizer == "character" else 1 << 62,
     )
 
 
@@ -132,6 +133,12 @@ def hash_token(words: NDArray[np.uint64], begin: Int, end: Int) -> np.uint64:
     if left > 0:
         result = finalise(result ^ (words[at] & (ALL >> np.uint64(64 - 8 * left))))
     return result
+
+
+@kernel
+def hash_short(word: np.uint64, size: Int) -> np.uint64:
+    """The hash of a token of 1 to 8 bytes, from these bytes; see `hash_token`."""
+    return finalise((np.uint64(size) * LENGTH) ^ word)
 
 
 @kernel
@@ -257,33 +264,80 @@ def tokenise(data: NDArray[np.uint8], start: Int, stop: Int, rules: Rules, scrat
     write: Int = 0
     at: Int = start
     begin: Int = 0
-    characters = 0
+    characters: Int = 0
+    # The bytes of a short ASCII token, so that its hash need not wait for them to reach memory.
+    word = np.uint64(0)
+    wide = False
     while at <= stop:
-        effect = OUTSIDE
-        if at == stop:
-            at += 1
-        elif data[at] < 0x80:
+        # The common case first: a run of ASCII characters inside a token.
+        first = at
+        limit = min(stop, at + rules.longest - characters)
+        while at < limit:
             low = rules.ascii[data[at]]
+            if low >= WIDE:
+                break
+            lowered[write] = low
+            word |= np.uint64(low) << np.uint64((write & 7) << 3)
+            write += 1
             at += 1
-            if low != SEPARATOR:
-                lowered[write] = low
-                write += 1
-                effect = INSIDE
-        else:
-            effect, at, write = lower_wide(data, (start, stop), at, rules, (scratch, write))
-        if effect != OUTSIDE:
-            characters += 1
-            if effect == INSIDE and characters < rules.longest:
-                continue
+        characters += at - first
+        if characters < rules.longest:
+            if at < stop and data[at] >= 0x80:
+                effect, at, write = lower_wide(data, (start, stop), at, rules, (scratch, write))
+                characters += effect != OUTSIDE
+                wide = True
+                if effect == INSIDE and characters < rules.longest:
+                    continue
+            else:
+                at += 1
         if characters >= rules.shortest:
             scratch.begins[tokens] = begin
             scratch.ends[tokens] = write
-            scratch.hashes[tokens] = hash_token(scratch.words, begin, write)
+            if wide or write - begin > 8:
+                scratch.hashes[tokens] = hash_token(scratch.words, begin, write)
+            else:
+                scratch.hashes[tokens] = hash_short(word, write - begin)
             tokens += 1
             begin = (write + 7) & ~7
+        word = np.uint64(0)
+        wide = False
         write = begin
         characters = 0
     return tokens
+
+
+@kernel
+def hash_ngrams(
+    hashes: NDArray[np.uint64],
+    begin: Int,
+    until: Int,
+    end: Int,
+    longest: int,
+    ngrams: NDArray[np.uint64],
+) -> int:
+    """Hash the n-grams of 1 to `longest` tokens that begin at some tokens of a row.
+
+    Args:
+        hashes: Of tokens.
+        begin: The first of those to begin at, and
+        until: where they stop.
+        end: Where the row's tokens stop.
+        longest: Tokens in the longest n-gram.
+        ngrams: For the hashes, by first token, then by length.
+
+    Returns:
+        How many were written.
+    """
+    n = 0
+    for first in range(begin, until):
+        ngram = hashes[first]
+        ngrams[n] = ngram
+        n += 1
+        for token in range(first + 1, min(end, first + longest)):
+            ngram = combine(ngram, hashes[token])
+            ngrams[n] = ngram
+            n += 1
+    return n
 
 
 @kernel
@@ -323,58 +377,3 @@ def token_rows(
         first = ends[row]
         hashes[first : first + tokens] = scratch.hashes[:tokens]
         ends[row + 1] = first + tokens
-
-
-@kernel
-def string_rows(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    rules: Rules,
-    places: tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8]],
-    i: int,
-    out: NDArray[np.uint8],
-    out_offsets: NDArray[np.int64],
-) -> int:
-    """Write the strings of n-grams from number `i` on, while `out` has room.
-
-    Args:
-        data: Text bytes.
-        offsets: Of the rows.
-        rules: The tokeniser.
-        places: Row (ascending), position and order of each n-gram.
-        i: The n-gram to begin with.
-        out: For the bytes.
-        out_offsets: `out_offsets[i]` is where to begin; the following ones are written.
-
-    Returns:
-        The n-gram to go on with (their number when all are done), or -1 - n for one, `n`, that
-        the texts do not have.
-    """
-    rows, positions, orders = places
-    scratch = make_scratch(offsets, 0, len(offsets) - 1)
-    tokens = 0
-    row = np.int64(-1)
-    while i < len(rows):
-        if row != rows[i]:
-            row = np.int64(rows[i])
-            tokens = tokenise(data, offsets[row], offsets[row + 1], rules, scratch)
-        first = np.int64(positions[i])
-        last = first + np.int64(orders[i])
-        if first >= last or last > tokens:
-            return -1 - i
-        write = out_offsets[i]
-        size = last - first - 1
-        for token in range(first, last):
-            size += scratch.ends[token] - scratch.begins[token]
-        if write + size > len(out):
-            break
-        for token in range(first, last):
-            if token > first:
-                out[write] = SPACE
-                write += 1
-            for at in range(scratch.begins[token], scratch.ends[token]):
-                out[write] = scratch.lowered[at]
-                write += 1
-        out_offsets[i + 1] = write
-        i += 1
-    return i

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsedistill.jit import kernel
-from sparsedistill.text.kernels import SPACE, combine, hash_token
+from sparsedistill.text.kernels import SPACE, combine, hash_short, hash_token
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,18 +51,22 @@ def hash_rows(
         ngram = np.uint64(0)
         order = 0
         size = 0
+        # The bytes of a short token, so that its hash need not wait for them to reach memory.
+        word = np.uint64(0)
         for at in range(offsets[row], offsets[row + 1] + 1):
             if at < offsets[row + 1] and data[at] != SPACE:
                 token[size] = data[at]
+                word |= np.uint64(data[at]) << np.uint64((size & 7) << 3)
                 size += 1
                 continue
             if order > 0:
                 prefixes[n] = ngram
                 n += 1
-            hashed = hash_token(words, 0, size)
+            hashed = hash_token(words, 0, size) if size > 8 else hash_short(word, size)
             ngram = combine(ngram, hashed) if order > 0 else hashed
             order += 1
             size = 0
+            word = np.uint64(0)
         hashes[row] = ngram
         orders[row] = order
     return n

@@ -246,6 +246,13 @@ def make_summary() -> dict[str, Any]:
                 {"size": size, "share": 0.09 * math.log10(size) - 0.02}
                 for size in (1000, 3000, 10_000, 30_000, 100_000, 180_000)
             ],
+            "out_of_vocabulary": 0.443,
+            "known_by_order": [
+                {"order": 1, "known": 43_011, "occurrences": 44_502},
+                {"order": 2, "known": 29_780, "occurrences": 40_502},
+                {"order": 3, "known": 9_870, "occurrences": 36_502},
+                {"order": 4, "known": 3_100, "occurrences": 32_502},
+            ],
             "known_per_text": {"mean": 21.7, "p10": 7, "p50": 19, "p90": 41},
             "texts_without": 3,
         },

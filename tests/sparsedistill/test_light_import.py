@@ -8,8 +8,8 @@ import numba
 import pytest
 
 import sparsedistill
-from sparsedistill import jit, ngram_index
-from sparsedistill.text import count_table, kernels, strings
+from sparsedistill import jit, merge_table, ngram_index, selection
+from sparsedistill.text import buffers, kernels, partitions, recovery, strings
 
 ROOT = Path(sparsedistill.__file__).parents[1]
 HEAVY = ["torch", "transformers", "prefect", "pyarrow", "polars", "sklearn", "pydantic"]
@@ -44,11 +44,15 @@ def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
     "kernel",
     [
         kernels.token_rows,
-        kernels.string_rows,
+        partitions.scatter_rows,
+        partitions.gather_partition,
+        partitions.count_runs,
+        merge_table.merge_sorted,
+        recovery.find_rows,
+        recovery.fill_filter,
+        selection.read_words,
+        buffers.gather,
         strings.hash_rows,
-        count_table.count_rows,
-        count_table.drain,
-        count_table.locate,
         ngram_index.look_up_rows,
         ngram_index.find_all,
         ngram_index.fill,

@@ -1,65 +1,20 @@
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ngram_cases import corpora, specs
 
+from sparsedistill.counted import CountedHashes
 from sparsedistill.errors import ConfigError, DataError
-from sparsedistill.merging import CountedHashes, merge_counted
-from sparsedistill.selection import finish, select_top
+from sparsedistill.selection import UnprovedError, finish, pool_bytes, select_top
 from sparsedistill.text import oracle
 from sparsedistill.text.buffers import TextBuffer
-from sparsedistill.text.counting import count_ngrams, ngram_strings
+from sparsedistill.text.counting import count_ngrams
 from sparsedistill.text.ngram_spec import NgramSpec
-
-
-def counted(counts, origin=0):
-    """`{hash: (count, order)}` as `CountedHashes`, origins from `origin` on."""
-    hashes = sorted(counts)
-    return CountedHashes(
-        np.array(hashes, np.uint64),
-        np.array([counts[h][0] for h in hashes], np.int64),
-        np.array([counts[h][1] for h in hashes], np.uint8),
-        np.arange(origin, origin + len(hashes)),
-    )
-
-
-parts = st.lists(
-    st.dictionaries(st.integers(0, 40), st.integers(0, 5), max_size=20).map(
-        lambda counts: {h * 2**58: (c, h % 7 + 1) for h, c in counts.items()}
-    ),
-    max_size=9,
-)
-
-
-@given(parts)
-@settings(deadline=None)
-def test_merging_adds_counts_and_keeps_the_first_origin(several):
-    expected, origins = Counter(), {}
-    arrays = []
-    for number, part in enumerate(several):
-        arrays.append(counted(part, origin=100 * number))
-        for entry, ngram in enumerate(arrays[-1].hash.tolist()):
-            expected[ngram] += part[ngram][0]
-            origins.setdefault(ngram, 100 * number + entry)
-    merged = merge_counted(iter(arrays))
-    assert merged.hash.tolist() == sorted(expected)
-    assert merged.count.tolist() == [expected[h] for h in sorted(expected)]
-    assert merged.origin.tolist() == [origins[h] for h in sorted(expected)]
-    assert merged.order.tolist() == [h // 2**58 % 7 + 1 for h in sorted(expected)]
-
-
-def test_one_hash_of_two_lengths_is_refused():
-    with pytest.raises(DataError, match="0x0000000000000007"):
-        merge_counted([counted({3: (1, 1), 7: (1, 1)}), counted({7: (1, 2)})])
-
-
-@pytest.mark.parametrize("hashes", [[2, 1], [1, 1]])
-def test_hashes_that_do_not_ascend_are_refused(hashes):
-    with pytest.raises(DataError, match="entry 1"):
-        CountedHashes(np.array(hashes, np.uint64), np.ones(2), np.ones(2), np.zeros(2))
-
+from sparsedistill.text.recovery import recover
 
 CORPUS = [
     "the film was good the film was very good",
@@ -70,105 +25,282 @@ CORPUS = [
 ]
 
 
-def ranked(spec, size, min_count):
-    """The oracle: all n-grams, sorted as the design says."""
-    counts = Counter(g for text in CORPUS for g in oracle.ngrams(text, spec))
-    every = sorted(counts, key=lambda g: (-counts[g], g.count(" "), g.encode()))
-    return [g for g in every if counts[g] >= min_count][:size], counts
-
-
-def chosen(spec, size, min_count, pieces):
-    texts = TextBuffer.from_strings(CORPUS)
-    counts = count_ngrams(texts, spec)
-    origin = np.arange(len(counts))
-    ranges = [
-        CountedHashes(counts.hash[p], counts.count[p], counts.order[p], origin[p])
-        for p in np.array_split(origin, pieces)
+def counted_strings(counts):
+    """`{ngram: count}` as `CountedHashes`, one for each order."""
+    by_order = {}
+    for ngram, count in counts.items():
+        by_order.setdefault(ngram.count(" ") + 1, {})[oracle.ngram_hash(ngram)] = count
+    return [
+        CountedHashes(
+            order,
+            np.array(sorted(entries), np.uint64),
+            np.array([entries[ngram] for ngram in sorted(entries)], np.int64),
+        )
+        for order, entries in sorted(by_order.items())
     ]
-    selection = select_top(iter(ranges), size=size, min_count=min_count)
-    at = selection.origin
-    strings = ngram_strings(
-        texts,
-        spec,
-        rows=counts.row[at],
-        positions=counts.position[at],
-        orders=counts.order[at],
-    )
-    return selection, strings
+
+
+def in_pieces(parts, pieces, rng):
+    """The same counts, cut into ranges of hashes that come in any order."""
+    cut = [
+        CountedHashes(part.order, part.hash[at], part.count[at])
+        for part in parts
+        for at in np.array_split(np.arange(len(part)), pieces)
+    ]
+    return [cut[i] for i in rng.permutation(len(cut))]
+
+
+def total(corpus, spec):
+    return Counter(ngram for text in corpus for ngram in oracle.ngrams(text, spec))
+
+
+def ranked(counts, size, min_count=1):
+    """The oracle: all n-grams, sorted as the design says."""
+    every = sorted(counts, key=lambda g: (-counts[g], g.count(" "), g.encode()))
+    return [g for g in every if counts[g] >= min_count][:size]
+
+
+def listed(chosen):
+    assert chosen.hashes.tolist() == [oracle.ngram_hash(ngram) for ngram in chosen.strings]
+    return list(chosen.strings), chosen.counts.tolist()
 
 
 @given(
-    st.sampled_from([NgramSpec(), NgramSpec("character", 1, 3), NgramSpec("word", 2, 2)]),
+    st.one_of(st.just(CORPUS), corpora),
+    specs,
     st.integers(1, 120),
     st.integers(1, 3),
-    st.sampled_from([1, 2, 7, 64]),
+    st.integers(1, 7),
+    st.randoms(use_true_random=False),
 )
 @settings(deadline=None, max_examples=200)
-def test_the_rows_are_the_first_of_the_sorted_ngrams(spec, size, min_count, pieces):
-    selection, strings = chosen(spec, size, min_count, pieces)
-    rows = finish(selection, strings)
-    expected, counts = ranked(spec, size, min_count)
-    assert [strings[i] for i in rows] == expected
-    assert selection.count[rows].tolist() == [counts[g] for g in expected]
+def test_the_rows_are_the_first_of_the_sorted_ngrams_however_counts_come(
+    corpus, spec, size, min_count, pieces, random
+):
+    texts = TextBuffer.from_strings(corpus)
+    counts = total(corpus, spec)
+    rng = np.random.default_rng(random.randrange(1 << 30))
+    parts = in_pieces(counted_strings(counts), pieces, rng)
+    selection = select_top(iter(parts), size=size, min_count=min_count)
+    entries, strings = recover([texts], spec, selection.hash)
+    # Strings may come in any order.
+    order = rng.permutation(len(entries))
+    chosen = finish(selection, entries[order], strings.take(order))
+    expected = ranked(counts, size, min_count)
+    assert listed(chosen) == (expected, [counts[ngram] for ngram in expected])
     assert selection.rows == len(expected)
     statistics = selection.statistics()
+    by_order = Counter(ngram.count(" ") + 1 for ngram in counts)
+    assert statistics["asked"] == size
+    assert statistics["candidates"] == len(selection) >= selection.rows
     assert statistics["distinct"] == len(counts)
+    assert statistics["distinct_by_order"] == [by_order[n] for n in range(1, 8)]
     assert statistics["occurrences"] == sum(counts.values())
-    assert statistics["eligible"] == sum(c >= min_count for c in counts.values())
+    assert sum(statistics["occurrences_by_order"]) == sum(counts.values())
+    assert statistics["eligible"] == sum(count >= min_count for count in counts.values())
     assert statistics["lowest_count"] == (counts[expected[-1]] if expected else 0)
-    by_order = Counter(g.count(" ") for g in counts)
-    assert statistics["distinct_by_order"] == [by_order[n] for n in range(7)]
+
+
+def test_candidates_are_by_count_and_then_by_length_and_are_no_more_than_can_tie():
+    counts = {"aa": 3, "bb": 3, "aa bb": 3, "cc": 2, "dd": 2, "ee": 2, "cc dd": 2, "ff": 1}
+    selection = select_top(counted_strings(counts), size=5)
+    assert selection.count.tolist() == [3, 3, 3, 2, 2, 2]
+    assert selection.order.tolist() == [1, 1, 2, 1, 1, 1]
+    assert selection.rows == 5
 
 
 def test_more_rows_than_ngrams_gives_all_and_says_so():
-    selection, strings = chosen(NgramSpec(), 10**6, 1, 3)
-    assert len(finish(selection, strings)) == selection.rows == selection.statistics()["distinct"]
+    counts = total(CORPUS, NgramSpec())
+    selection = select_top(counted_strings(counts), size=10**6)
+    assert selection.rows == len(selection) == selection.statistics()["distinct"] == len(counts)
     assert selection.statistics()["asked"] == 10**6
+
+
+def ranges_of(counts, each):
+    for begin in range(0, len(counts), each):
+        some = counts[begin : begin + each]
+        hashes = np.arange(begin, begin + len(some), dtype=np.uint64) << np.uint64(40)
+        yield CountedHashes(1, hashes, some)
 
 
 def test_what_cannot_be_chosen_is_forgotten_on_the_way():
     # 64 ranges of 1,000 n-grams with counts of their own: never more than a few sizes are held.
     counts = np.random.default_rng(0).permutation(64_000) + 1
-    ranges = (
-        CountedHashes(
-            np.arange(1000, dtype=np.uint64) + np.uint64(r << 58),
-            counts[r * 1000 :][:1000],
-            np.ones(1000),
-            np.arange(1000),
-        )
-        for r in range(64)
-    )
-    selection = select_top(ranges, size=100)
+    selection = select_top(ranges_of(counts, 1000), size=100, memory=100 * 160)
     assert selection.count.tolist() == list(range(64_000, 63_900, -1))
+    np.testing.assert_array_equal(
+        counts[selection.hash.astype(np.int64) >> 40], np.arange(64_000, 63_900, -1)
+    )
 
 
-def test_strings_of_other_texts_are_refused_by_name():
-    selection, strings = chosen(NgramSpec(), 5, 1, 1)
-    other = TextBuffer.from_strings([*list(strings)[:-1], "other"])
-    with pytest.raises(DataError, match=r"candidate \d+: 'other' does not have the hash"):
-        finish(selection, other)
-    with pytest.raises(DataError, match="strings for"):
-        finish(selection, strings.slice(0, 1))
+@pytest.mark.parametrize("each", [1, 17, 5000])
+def test_common_and_rare_counts_are_cut_off_alike(each):
+    rng = np.random.default_rng(1)
+    for low, high in ((1, 4), (4000, 4200), (1, 10**9)):
+        counts = rng.integers(low, high, 5000)
+        for size in (1, 100, 4999):
+            selection = select_top(ranges_of(counts, each), size=size)
+            expected = np.sort(counts)[::-1]
+            expected = expected[expected >= expected[size - 1]]
+            assert selection.count.tolist() == expected.tolist()
 
 
-def test_an_ngram_in_two_ranges_is_refused():
-    word = oracle.ngram_hash("word")
-    selection = select_top([counted({word: (2, 1)}), counted({word: (2, 1)})], size=5)
-    with pytest.raises(DataError, match="two ranges"):
-        finish(selection, TextBuffer.from_strings(["word", "word"]))
+def test_too_many_ties_for_the_memory_say_what_is_enough():
+    counts = np.ones(10_000, np.int64)
+    memory = 10**6
+    with pytest.raises(ConfigError, match="10,000 n-grams can be among the first 10 ") as caught:
+        select_top(ranges_of(counts, 10_000), size=10, memory=memory)
+    more = int(re.search(r"(\d+)MB more", str(caught.value))[1]) * 10**6
+    assert len(select_top(ranges_of(counts, 10_000), size=10, memory=memory + more)) == 10_000
+    assert len(select_top(ranges_of(counts, 10_000), size=10, min_count=2, memory=0)) == 0
+
+
+def test_too_many_ties_are_noticed_before_all_counts_have_come():
+    def parts():
+        yield from ranges_of(np.ones(10_000, np.int64), 1000)
+        pytest.fail("all were read")
+
+    with pytest.raises(ConfigError, match="raise min_count so that fewer tie"):
+        select_top(parts(), size=10, memory=64_000)
+
+
+def test_what_the_pool_takes_grows_with_the_size_alone():
+    assert pool_bytes(2_000_000) == 2 * pool_bytes(1_000_000) > 32 * 10**6
+
+
+def changed(strings, entries):
+    return TextBuffer.from_strings([*list(strings)[:-1], "other"]), entries
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed, r"candidate \d+: 'other' does not have the hash"),
+        (lambda strings, entries: (strings, entries[::-1]), "does not have the hash"),
+        (lambda strings, entries: (strings.slice(0, 1), entries), "1 strings for"),
+        (lambda strings, entries: (strings, entries[:-1]), "strings for"),
+        (lambda strings, entries: (strings.take([0, 0, 0]), entries[[0, 0, 0]]), "there twice"),
+    ],
+)
+def test_strings_that_are_not_those_of_the_candidates_are_refused(change, message):
+    selection = select_top(counted_strings({"aa": 3, "bb": 2, "aa bb": 1}), size=5)
+    texts = TextBuffer.from_strings(["aa bb"])
+    entries, strings = recover([texts], NgramSpec(), selection.hash)
+    strings, entries = change(strings, entries)
+    with pytest.raises(DataError, match=message):
+        finish(selection, entries, strings)
+
+
+def test_a_hash_counted_with_another_length_is_refused():
+    part = CountedHashes(2, np.array([oracle.ngram_hash("word")], np.uint64), np.ones(1, np.int64))
+    selection = select_top([part], size=1)
+    with pytest.raises(DataError, match="'word' does not have"):
+        finish(selection, np.zeros(1, np.int64), TextBuffer.from_strings(["word"]))
+
+
+def test_an_ngram_that_comes_twice_is_refused():
+    once = counted_strings({"word": 2})
+    selection = select_top([*once, *once], size=5)
+    with pytest.raises(DataError, match="not added up"):
+        finish(selection, np.arange(2), TextBuffer.from_strings(["word", "word"]))
+
+
+def choose_from(text, size):
+    spec = NgramSpec("whitespace", 1, 1)
+    texts = TextBuffer.from_strings([text])
+    counts = count_ngrams(texts, spec)
+    selection = select_top([CountedHashes(1, counts.hash, counts.count)], size=size)
+    return list(finish(selection, *recover([texts], spec, selection.hash)).strings)
 
 
 def test_strings_that_begin_alike_are_sorted_by_bytes_to_their_end():
     strings = ["a" * 16, "a" * 8, "a" * 8 + "\x00", "a" * 17, "a" * 15 + "b", "ä", "z", "a" * 24]
-    spec = NgramSpec("whitespace", 1, 1)
-    texts = TextBuffer.from_strings([" ".join(strings)])
-    counts = count_ngrams(texts, spec)
-    selection = select_top(
-        [CountedHashes(counts.hash, counts.count, counts.order, counts.position)], size=8
-    )
-    packed = texts.from_strings([strings[i] for i in selection.origin])
-    rows = finish(selection, packed)
-    assert [packed[i] for i in rows] == sorted(strings, key=str.encode)
+    assert choose_from(" ".join(strings), 8) == sorted(strings, key=str.encode)
+
+
+def test_strings_that_differ_in_nuls_at_their_end_alone_are_sorted_by_length():
+    strings = [start + "\x00" * n for start in ("", "a", "a" * 7) for n in range(1, 30)]
+    assert choose_from(" ".join(strings), 1000) == sorted(strings)
+    assert choose_from(" ".join(strings), 40) == sorted(strings)[:40]
+
+
+@given(
+    st.lists(st.text("ab\x00z", min_size=1, max_size=40), unique=True, max_size=60),
+    st.integers(0, 20),
+    st.integers(1, 40),
+)
+@settings(deadline=None, max_examples=150)
+def test_ties_at_the_cut_off_go_to_the_first_by_bytes(strings, common, size):
+    strings = ["a" * common + string for string in strings]
+    # Some come twice: they are before all others.
+    twice = set(strings[::3])
+    text = " ".join([*strings, *strings[::3]])
+    expected = sorted(strings, key=lambda s: (s not in twice, s.encode()))
+    assert choose_from(text, size) == expected[:size]
+
+
+@given(
+    shards=st.lists(
+        st.tuples(st.lists(st.sampled_from("abcdefgh"), max_size=60), st.integers(0, 3)),
+        min_size=1,
+        max_size=4,
+    ),
+    size=st.integers(1, 30),
+    min_count=st.integers(1, 8),
+    pieces=st.integers(1, 3),
+)
+@settings(deadline=None, max_examples=400)
+def test_with_rare_ngrams_dropped_the_rows_are_exact_or_said_to_be_unproved(
+    shards, size, min_count, pieces
+):
+    spec = NgramSpec("whitespace", 1, 2)
+    corpus = [" ".join(letters) for letters, _ in shards]
+    kept = Counter()
+    for text, (_, dropped) in zip(corpus, shards, strict=True):
+        kept.update({g: n for g, n in total([text], spec).items() if n > dropped})
+    bound = sum(dropped for _, dropped in shards)
+    parts = in_pieces(counted_strings(kept), pieces, np.random.default_rng(0))
+    exact = total(corpus, spec)
+    unproved = None
+    try:
+        selection = select_top(parts, size=size, min_count=min_count, bound=bound)
+    except UnprovedError as error:
+        unproved = error
+    if unproved is not None:
+        assert bound > 0
+        assert unproved.bound == bound >= unproved.lowest
+        size = unproved.provable
+        if size == 0:
+            return
+        selection = select_top(parts, size=size, min_count=min_count, bound=bound)
+    texts = TextBuffer.from_strings(corpus)
+    entries, strings = recover([texts], spec, selection.hash)
+    recounted = np.array([exact[ngram] for ngram in strings], np.int64)
+    chosen = finish(selection, entries, strings, recounted)
+    expected = ranked(exact, size, min_count)
+    assert listed(chosen) == (expected, [exact[ngram] for ngram in expected])
+
+
+def test_a_clear_lead_over_what_was_dropped_is_proof():
+    counts = {"aa": 100, "bb": 90, "aa bb": 50, "cc": 49, "dd": 48, "ee": 7}
+    selection = select_top(counted_strings(counts), size=3, bound=2)
+    assert selection.count.tolist() == [100, 90, 50, 49, 48]
+    strings = TextBuffer.from_strings(["aa", "bb", "aa bb", "cc", "dd"])
+    hashes = [oracle.ngram_hash(ngram) for ngram in strings]
+    entries = np.array([selection.hash.tolist().index(ngram) for ngram in hashes])
+    chosen = finish(selection, entries, strings, np.array([100, 90, 51, 51, 50]))
+    assert listed(chosen) == (["aa", "bb", "cc"], [100, 90, 51])
+
+
+def test_what_was_dropped_as_often_as_the_last_row_is_no_proof():
+    counts = {"aa": 9, "bb": 5, "cc": 4, "dd": 3}
+    assert select_top(counted_strings(counts), size=3, bound=3).rows == 3
+    with pytest.raises(UnprovedError, match="may occur 4 times, and the last row's only 4") as e:
+        select_top(counted_strings(counts), size=3, bound=4)
+    assert (e.value.bound, e.value.lowest, e.value.provable) == (4, 4, 2)
+    with pytest.raises(UnprovedError):
+        select_top(counted_strings(counts), size=10, bound=1)
+    assert select_top(counted_strings(counts), size=10, min_count=4, bound=3).rows >= 3
 
 
 @pytest.mark.parametrize(("size", "min_count"), [(0, 1), (1, 0)])
@@ -177,12 +309,22 @@ def test_sizes_that_cannot_work_are_refused(size, min_count):
         select_top([], size=size, min_count=min_count)
 
 
-@pytest.mark.parametrize("entry", [(-1, 1), (2**61, 1), (1, 0), (1, 8)])
-def test_counts_and_orders_out_of_range_are_refused(entry):
+@pytest.mark.parametrize(("count", "order"), [(2**60, 1), (2**61, 1), (1, 0), (1, 8)])
+def test_counts_and_orders_out_of_range_are_refused(count, order):
+    part = CountedHashes(order, np.array([5], np.uint64), np.array([count]))
     with pytest.raises(DataError):
-        select_top([counted({5: entry})], size=1)
+        select_top([part], size=1)
+
+
+def test_the_largest_count_is_no_less_than_others():
+    part = CountedHashes(1, np.arange(3, dtype=np.uint64), np.array([1, 2**60 - 1, 2**59]))
+    assert select_top([part], size=2).count.tolist() == [2**60 - 1, 2**59]
 
 
 def test_no_ngrams_at_all_is_an_empty_vocabulary():
-    selection = select_top([counted({})], size=3)
-    assert (selection.rows, len(finish(selection, TextBuffer.from_strings([])))) == (0, 0)
+    empty = CountedHashes(1, np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    for parts in ([], [empty]):
+        selection = select_top(parts, size=3)
+        chosen = finish(selection, np.zeros(0, np.int64), TextBuffer.from_strings([]))
+        assert (selection.rows, len(chosen.strings), len(chosen.counts)) == (0, 0, 0)
+        assert selection.statistics()["lowest_count"] == 0

@@ -8,9 +8,9 @@ from ngram_cases import specs, texts, vectorizer
 from sparsedistill.errors import ConfigError
 from sparsedistill.text import oracle
 from sparsedistill.text.buffers import TextBuffer
-from sparsedistill.text.counting import token_hashes
 from sparsedistill.text.ngram_spec import TOKEN_PATTERNS, NgramSpec
 from sparsedistill.text.strings import hash_strings
+from sparsedistill.text.tokens import token_hashes
 
 
 @given(texts, specs)

@@ -44,9 +44,41 @@ def test_row_groups_have_the_number_of_rows_asked_for_and_zstd(tmp_path):
     write_table(tmp_path / "t.parquet", TABLE, row_group_rows=10_000)
     meta = pq.ParquetFile(tmp_path / "t.parquet").metadata
     assert [meta.row_group(i).num_rows for i in range(3)] == [10_000, 10_000, 5_000]
-    column = meta.row_group(0).column(1)
-    assert column.compression == "ZSTD"
-    assert not column.has_dictionary_page
+    for number in range(3):
+        column = meta.row_group(0).column(number)
+        assert column.compression == "ZSTD", column.path_in_schema
+        assert not column.has_dictionary_page
+
+
+def test_columns_inside_lists_and_structs_are_compressed_too(tmp_path):
+    rows = [{"bag": [1, 2], "deep": [[3.0]], "both": {"x": 1, "y": ["a"]}}] * 9
+    write_table(tmp_path / "t.parquet", pa.Table.from_pylist(rows))
+    group = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0)
+    assert group.num_columns == 4
+    assert {group.column(i).compression for i in range(4)} == {"ZSTD"}
+    assert read_table(tmp_path / "t.parquet").to_pylist() == rows
+
+
+def test_a_column_takes_the_encoding_asked_for(tmp_path):
+    table = pa.table({"sorted": range(ROWS), "bags": [[i, i * i] for i in range(ROWS)]})
+    encodings = {"sorted": "DELTA_BINARY_PACKED", "bags.list.element": "BYTE_STREAM_SPLIT"}
+    write_table(tmp_path / "t.parquet", table, encodings=encodings)
+    group = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0)
+    assert "DELTA_BINARY_PACKED" in group.column(0).encodings
+    assert group.column(0).compression == "UNCOMPRESSED"
+    assert "BYTE_STREAM_SPLIT" in group.column(1).encodings
+    assert group.column(1).compression == "ZSTD"
+    assert read_table(tmp_path / "t.parquet").equals(table)
+
+
+def test_one_changed_byte_of_a_page_is_found_when_it_is_read(tmp_path):
+    path = tmp_path / "t.parquet"
+    write_table(path, TABLE)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedArtifactError, match="CRC"):
+        read_table(path)
 
 
 def test_each_write_of_an_open_writer_is_one_row_group_empty_ones_too(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,12 @@ from helpers.stages import Workshop
 from helpers.tiny_task import write_labelled, write_lines
 from sklearn.feature_extraction.text import CountVectorizer
 
-from sparsedistill.errors import DataError
-from tasks import corpus, ngrams
+from sparsedistill import merging
+from sparsedistill.errors import ConfigError, DataError
+from sparsedistill.spill import Run
+from sparsedistill.text.counting import NgramCounter
+from storage import Artifact, DamagedArtifactError, StoreFullError, read_table
+from tasks import corpus, counts
 from tasks.features import read_features
 from tasks.shards import read_shard
 from tasks.vocabulary import read_vocabulary
@@ -39,14 +45,127 @@ def test_shards_and_train_are_counted_dev_and_test_are_not(workshop: Workshop):
     assert [one.statistics["texts"] for one in made["ngrams"]] == [200, 200, 200, 120]
 
 
-def test_counts_are_sorted_by_hash_and_cut_into_its_ranges(workshop: Workshop):
+def test_count_files_hold_each_order_by_ascending_hash_and_tell_their_rows(workshop: Workshop):
     artifact = workshop.make("ngrams")["ngrams"][0]
-    parts = [ngrams.read_range(artifact, i, ("hash",))["hash"] for i in range(ngrams.RANGES)]
-    for index, part in enumerate(parts):
-        assert set((part.to_numpy() >> np.uint64(58)).tolist()) <= {index}
-    every = np.concatenate([part.to_numpy() for part in parts])
-    assert np.all(np.diff(every.astype(object)) > 0)
-    assert len(every) == artifact.statistics["distinct"]
+    statistics = artifact.statistics
+    for order in (1, 2, 3, 4):
+        table = read_table(artifact.path(counts.file_of(order)))
+        hashes = table["hash"].to_numpy()
+        assert np.all(hashes[1:] > hashes[:-1])
+        assert artifact.entry(counts.file_of(order)).rows == len(hashes)
+        assert statistics["distinct_by_order"][order - 1] == len(hashes)
+        assert statistics["occurrences_by_order"][order - 1] == table["count"].to_numpy().sum()
+
+
+def digests(artifact: Artifact) -> dict[str, str]:
+    return {file.name: file.sha256 for file in artifact.manifest.files}
+
+
+@pytest.mark.parametrize("run", [{"memory": "70MB"}, {"memory": "8GB", "threads": 3}], ids=str)
+def test_neither_memory_nor_threads_change_a_byte_of_counts_and_vocabulary(
+    workshop: Workshop, tmp_path: Path, run: dict[str, object], monkeypatch: pytest.MonkeyPatch
+):
+    plain = workshop.make("vocabulary", vocabulary={"size": 500})
+    # Room for a thousandth of a shard, so that runs are spilled and merged.
+    monkeypatch.setattr(NgramCounter, "_affordable", lambda *_: 300)
+    monkeypatch.setattr(merging, "_RANGE", 1 << 9)
+    other = Workshop(workshop.data, tmp_path / "other")
+    made = other.make("vocabulary", vocabulary={"size": 500}, run=run)
+    for stage in ("ngrams", "vocabulary"):
+        assert list(map(digests, made[stage])) == list(map(digests, plain[stage]))
+
+
+def test_a_budget_too_small_says_what_is_enough_and_leaves_nothing(workshop: Workshop):
+    with pytest.raises(ConfigError, match=r"too little .* \d+MB are the least; .*workers"):
+        workshop.make("ngrams", run={"memory": "18MB", "workers": 2})
+    assert not workshop.store.artifacts("ngrams")
+    tables = {"vocabulary": {"size": 3_000_000}, "run": {"memory": "90MB"}}
+    with pytest.raises(
+        ConfigError, match=r"90MB is too little to choose 3,000,000 n-grams; \d+MB are the least"
+    ):
+        workshop.make("vocabulary", **tables)
+    assert not workshop.store.artifacts("vocabulary")
+
+
+def test_a_budget_that_is_no_size_is_refused_by_the_configuration(workshop: Workshop):
+    with pytest.raises(ConfigError, match=r"run.memory: 'much' is no amount of memory; write it"):
+        workshop.config(run={"memory": "much"})
+
+
+def test_a_tokenizer_that_does_not_exist_is_refused_with_those_that_do(workshop: Workshop):
+    with pytest.raises(ConfigError, match=r"ngrams.tokenizer: .*'word', 'whitespace' or 'char"):
+        workshop.config(ngrams={"tokenizer": "words"})
+
+
+def test_a_full_disk_leaves_no_counts_and_says_so(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    workshop.make("corpus")
+    monkeypatch.setattr(NgramCounter, "_affordable", lambda *_: 300)
+    monkeypatch.setattr(Run, "write", full)
+    with pytest.raises(StoreFullError, match="ngrams/"):
+        workshop.make("ngrams")
+    assert not workshop.store.artifacts("ngrams")
+    monkeypatch.undo()
+    assert workshop.make("vocabulary")
+
+
+@pytest.mark.parametrize("where", [0.3, 0.6, 0.999], ids=str)
+def test_a_damaged_count_file_is_named(workshop: Workshop, where: float):
+    artifact = workshop.make("ngrams")["ngrams"][1]
+    path = artifact.path(counts.file_of(3))
+    data = bytearray(path.read_bytes())
+    at = int(where * len(data))
+    data[at : at + 40] = bytes(255 - byte for byte in data[at : at + 40])
+    path.chmod(0o600)
+    path.write_bytes(data)
+    with pytest.raises(DamagedArtifactError, match=r"order-3\.parquet.*run the pipeline again"):
+        workshop.make("vocabulary")
+    assert not workshop.store.artifacts("vocabulary")
+
+
+def test_what_a_shard_dropped_changes_no_row_or_the_vocabulary_is_refused(workshop: Workshop):
+    settings = {"vocabulary": {"size": 60}, "corpus": {"rows_per_shard": 300}}
+    whole = workshop.make("vocabulary", **settings)
+    lean = workshop.make("vocabulary", **settings, ngrams={"drop_below": 2})
+    assert digests(lean["vocabulary"][0]) == digests(whole["vocabulary"][0])
+    assert lean["vocabulary"][0].statistics["bound"] == 2
+    *corpus_counts, train = lean["ngrams"]
+    assert train.statistics["dropped"]["bound"] == 0
+    for mine, other in zip(corpus_counts, whole["ngrams"], strict=False):
+        dropped = mine.statistics["dropped"]
+        assert dropped["bound"] == 1
+        assert dropped["distinct"] == other.statistics["distinct"] - mine.statistics["distinct"] > 0
+        assert mine.manifest.size < other.manifest.size
+    with pytest.raises(
+        DataError, match=r"not proved exact: .* Set \[ngrams\] drop_below to \d+ or less.*larger"
+    ):
+        workshop.make("vocabulary", vocabulary={"size": 100_000}, ngrams={"drop_below": 3})
+
+
+def test_the_manifest_tells_how_well_dev_and_test_are_known(workshop: Workshop):
+    made = workshop.make("vocabulary", vocabulary={"size": 300})
+    known = read_vocabulary(made["vocabulary"][0])
+    for split, artifact in zip(("dev", "test"), made["dataset"][1:], strict=True):
+        texts = list(read_shard(workshop.store, artifact.as_input()).texts)
+        every = counted(texts)
+        mine = sum(count for ngram, count in every.items() if known.find(ngram) is not None)
+        said = made["vocabulary"][0].statistics["coverage"][split]
+        assert (said["occurrences"], said["known"]) == (every.total(), mine)
+        assert said["out_of_vocabulary"] == pytest.approx(1 - mine / every.total())
+        assert said["by_size"][-1]["share"] == pytest.approx(mine / every.total())
+
+
+def test_another_test_set_measures_anew_and_chooses_the_same(workshop: Workshop):
+    first = workshop.make("features", vocabulary={"size": 300})
+    write_labelled(workshop.data / "test.csv", [("a new stone", "garden"), ("mill", "kitchen")])
+    second = workshop.make("features", vocabulary={"size": 300})
+    assert second["vocabulary"][0].key != first["vocabulary"][0].key
+    assert second["vocabulary"][0].digest == first["vocabulary"][0].digest
+    assert second["features"][0].key == first["features"][0].key
 
 
 def test_the_vocabulary_has_the_most_frequent_ngrams_of_corpus_and_train(workshop: Workshop):

@@ -30,11 +30,11 @@ GOLDEN = {
     "corpus": (2, "dbb751ca63bcc758"),
     "corpus_shard": (1, "2650247962150560"),
     "dataset": (1, "aa5f4aaa73ef285e"),
-    "features": (1, "77e4e792a788bbbf"),
+    "features": (2, "77e4e792a788bbbf"),
     "logits": (1, "6edc36ef0125d5da"),
-    "ngrams": (1, "f8b0a59664a24473"),
+    "ngrams": (2, "8e092fa91a5eef0a"),
     "package": (1, "718e71ab1d0ddaf7"),
-    "vocabulary": (1, "60daa8218eaa9806"),
+    "vocabulary": (2, "60daa8218eaa9806"),
 }
 
 VERSIONS = {
