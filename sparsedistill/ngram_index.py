@@ -10,7 +10,7 @@ ties go to the shorter), but one that leaves out single tokens, or was pruned, d
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -197,11 +197,10 @@ def look_up_rows(
     In three steps over some tokens at a time: hash all their n-grams; touch the slots of all, so
     that cache misses overlap, which they do only in a loop that does nothing else; follow each.
     """
-    keys, slots, _ = table
-    mask = len(keys) - 1
+    keys, slots, empty = table
     ngrams = np.empty(_STRIDE * sizes[1], np.uint64)
     touched = np.uint64(0)
-    n = 0
+    n: int | np.integer[Any] = 0
     offsets[0] = 0
     for text in range(len(ends) - 1):
         full = n + max_ngrams
@@ -209,51 +208,34 @@ def look_up_rows(
         for token in range(ends[text], last, _STRIDE):
             until = min(token + _STRIDE, last)
             hashed = hash_ngrams(hashes, token, until, last, sizes[1], ngrams)
-            for i in range(hashed):
-                touched ^= keys[np.int64(ngrams[i]) & mask]
-            for i in range(hashed):
-                touched ^= np.uint64(slots[np.int64(ngrams[i]) & mask])
+            touched ^= touch(ngrams, hashed, keys, slots)
             i = 0
             for first in range(token, until):
                 longest = min(sizes[1], last - first)
-                n = follow(ngrams, (i, longest), sizes[0], table, rows, (n, full))
+                for order in range(1, longest + 1):
+                    row = find_one(ngrams[i + order - 1], keys, slots, empty)
+                    if row == UNKNOWN or n == full:
+                        break
+                    rows[n] = row
+                    n += row >= 0 and order >= sizes[0]
                 i += longest
             if n == full:
                 break
         offsets[text + 1] = n
-    # Never true, but the compiler cannot know, and so keeps the loads that touch the slots.
+    # Never true, but the compiler cannot know, and so keeps the loads of `touch`.
     if touched == np.uint64(1) and n < 0:
         offsets[0] = n
 
 
 @kernel
-def follow(
-    ngrams: NDArray[np.uint64],
-    span: tuple[int, int],
-    shortest: int,
-    table: tuple[NDArray[np.uint64], NDArray[np.int32], np.uint64],
-    rows: NDArray[np.int32],
-    filled: tuple[int, int],
-) -> int:
-    """Write the rows of the n-grams that begin at one token, shortest first, up to an unknown one.
-
-    Args:
-        ngrams: Their hashes begin at `span[0]`, and there are `span[1]`.
-        span: See `ngrams`.
-        shortest: Tokens in the shortest that count.
-        table: See `look_up_rows`.
-        rows: To write to.
-        filled: Where to write, and where to stop.
-
-    Returns:
-        Where to write next.
-    """
-    n, full = filled
-    for length in range(span[1]):
-        row = find_one(ngrams[span[0] + length], table[0], table[1], table[2])
-        if row == UNKNOWN or n == full:
-            break
-        if row >= 0 and length + 1 >= shortest:
-            rows[n] = row
-            n += 1
-    return n
+def touch(
+    ngrams: NDArray[np.uint64], n: int, keys: NDArray[np.uint64], slots: NDArray[np.int32]
+) -> np.uint64:
+    """Load the slots of some n-grams, and nothing else; returns what keeps the loads alive."""
+    mask = len(keys) - 1
+    touched = np.uint64(0)
+    for i in range(n):
+        touched ^= keys[np.int64(ngrams[i]) & mask]
+    for i in range(n):
+        touched ^= np.uint64(slots[np.int64(ngrams[i]) & mask])
+    return touched

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _ORDER_BITS = MAX_ORDER.bit_length()
 # Candidates held for each row asked for, before those that fell behind are let go.
-_POOL = 2
+_POOL = 1.5
 # Counts below this are told apart by the running cut-off.
 _COMMON = 1 << 12
 # A candidate with its string, the index to find that by, and what sorting and saving them takes.
@@ -111,7 +111,7 @@ class Selection:
 
 def pool_bytes(size: int) -> int:
     """Memory that choosing so many n-grams takes while counts come, if few tie at the cut-off."""
-    return 2 * _POOL * size * ENTRY_BYTES
+    return int(2 * _POOL * size) * ENTRY_BYTES
 
 
 def select_top(
@@ -175,10 +175,10 @@ class _Pool:
         self._bound = bound
         self._memory = memory
         self._least = max(1, min_count - bound)
-        self._parts: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []
-        self._held = 0
         self._histogram = np.zeros(_COMMON + 1, np.int64)
-        self._room = _POOL * size
+        self._key = np.empty(int(_POOL * size), np.int64)
+        self._hash = np.empty(int(_POOL * size), np.uint64)
+        self._held = 0
 
     def add(self, part: CountedHashes) -> None:
         """Take the entries that can still be chosen."""
@@ -188,16 +188,37 @@ class _Pool:
         count = part.count[chosen]
         if int(count.max()) >= 1 << (63 - _ORDER_BITS):
             raise DataError(f"a count is too large: {count.max()}")
-        self._parts.append((_keys(count, np.uint8(part.order)), part.hash[chosen]))
-        self._held += len(chosen)
+        if self._held + len(chosen) > len(self._key):
+            self._make_room(len(chosen))
+        place = slice(self._held, self._held + len(chosen))
+        self._key[place] = _keys(count, np.uint8(part.order))
+        self._hash[place] = part.hash[chosen]
+        self._held = place.stop
         self._raise_least(count)
-        if self._held > self._room:
-            key, hashes = self._those_left()
-            if 2 * len(key) > self._room:
-                key, hashes = self._cut(key, hashes)
-            self._check_memory(len(key), 4 * ENTRY_BYTES)
-            self._parts, self._held = [(key, hashes)], len(key)
-            self._room = max(self._room, 2 * len(key))
+
+    def _make_room(self, more: int) -> None:
+        """Let go what has fallen behind; where that is not enough, take more memory."""
+        self._keep(self._key[: self._held] >= self._least << _ORDER_BITS)
+        if 4 * self._held > 3 * len(self._key):
+            self._cut()
+        if self._held + more > len(self._key):
+            room = int(_POOL * (self._held + more))
+            self._check_memory(room, 2 * ENTRY_BYTES)
+            self._key = np.concatenate([self._key, np.empty(room - len(self._key), np.int64)])
+            self._hash = np.concatenate([self._hash, np.empty(room - len(self._hash), np.uint64)])
+
+    def _cut(self) -> None:
+        """Keep the best `size`, and what could have their place."""
+        excess = self._held - self._size
+        if excess > 0 and not self._bound:  # by counts that are not exact, none can be let go
+            key = self._key[: self._held]
+            self._keep(key >= np.partition(key, excess)[excess])
+
+    def _keep(self, chosen: NDArray[np.bool_]) -> None:
+        where = np.flatnonzero(chosen)
+        self._key[: len(where)] = self._key[where]
+        self._hash[: len(where)] = self._hash[where]
+        self._held = len(where)
 
     def _raise_least(self, count: NDArray[np.int64]) -> None:
         """Forget what is rarer than `size` others already are."""
@@ -209,34 +230,22 @@ class _Pool:
 
     def best(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Keys and hashes, best first."""
-        key, hashes = self._cut(*self._those_left())
-        self._check_memory(len(key), CANDIDATE_BYTES)
+        self._keep(self._key[: self._held] >= self._least << _ORDER_BITS)
+        self._cut()
+        self._check_memory(self._held, CANDIDATE_BYTES)
         lowest = self._min_count
-        if len(key) >= self._size:
-            last = len(key) - self._size
-            lowest = max(lowest, int(np.partition(key, last)[last]) >> _ORDER_BITS)
+        if self._held >= self._size:
+            last = self._held - self._size
+            lowest = max(
+                lowest, int(np.partition(self._key[: self._held], last)[last]) >> _ORDER_BITS
+            )
         if self._bound >= lowest:
-            provable = int(np.count_nonzero(key >> _ORDER_BITS > self._bound))
+            provable = int(np.count_nonzero(self._key[: self._held] >> _ORDER_BITS > self._bound))
             raise UnprovedError(bound=self._bound, lowest=lowest, provable=provable)
         if self._bound:
-            key, hashes = _those(key >> _ORDER_BITS >= lowest - self._bound, key, hashes)
-        order = np.argsort(-key)
-        return key[order], hashes[order]
-
-    def _those_left(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-        """What has not fallen behind meanwhile."""
-        key = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in self._parts)])
-        hashes = np.concatenate([np.zeros(0, np.uint64), *(part[1] for part in self._parts)])
-        return _those(key >= self._least << _ORDER_BITS, key, hashes)
-
-    def _cut(
-        self, key: NDArray[np.int64], hashes: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-        """The best `size`, and what could have their place."""
-        excess = len(key) - self._size
-        if excess <= 0 or self._bound:  # by counts that are not exact, none can be let go
-            return key, hashes
-        return _those(key >= np.partition(key, excess)[excess], key, hashes)
+            self._keep(self._key[: self._held] >> _ORDER_BITS >= lowest - self._bound)
+        order = np.argsort(-self._key[: self._held])
+        return self._key[order], self._hash[order]
 
     def _check_memory(self, candidates: int, bytes_each: int) -> None:
         needed = candidates * bytes_each
@@ -304,13 +313,6 @@ def finish(
     group = np.cumsum(np.diff(key[best], prepend=key[best[:1]]) != 0)
     rows = _by_bytes(strings, group)[: selection.rows]
     return Chosen(strings.take(rows), hashes[best[rows]], count[best[rows]])
-
-
-def _those(
-    chosen: NDArray[np.bool_], key: NDArray[np.int64], hashes: NDArray[np.uint64]
-) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    where = np.flatnonzero(chosen)
-    return (key, hashes) if len(where) == len(key) else (key[where], hashes[where])
 
 
 def _by_bytes(strings: TextBuffer, group: NDArray[np.int64]) -> NDArray[np.int64]:

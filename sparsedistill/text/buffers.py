@@ -68,14 +68,12 @@ class TextBuffer:
             DataError: A row is not a `str`, or has a lone surrogate and so no UTF-8 form.
         """
         try:
-            joined = "".join(texts)
-            if joined.isascii():
-                return cls(_bytes(joined.encode("ascii")), _offsets(map(len, texts), len(texts)))
-            encoded = [text.encode("utf-8") for text in texts]
+            data = "".join(texts).encode("utf-8")
+            lengths = (len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts)
+            return cls(_bytes(data), _offsets(lengths, len(texts)))
         except (TypeError, UnicodeEncodeError):
             _raise_for_bad_row(texts, first_row)
             raise
-        return cls(_bytes(b"".join(encoded)), _offsets(map(len, encoded), len(encoded)))
 
     @classmethod
     def from_arrow(cls, column: Any) -> TextBuffer:  # noqa: ANN401

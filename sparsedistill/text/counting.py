@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 # Occurrences sorted at a time, as they come and as they are counted.
 _PIECE, _LEAST_PIECE = 1 << 18, 1 << 13
 _PIECE_BYTES = 24
-# An occurrence in its partition, and what of a chunk is not filled.
-_OCCURRENCE_BYTES = 9
+# An occurrence in its partition, and its share of chunks that are not full.
+_OCCURRENCE_BYTES = 8.25
 _LEAST_OCCURRENCES = 1 << 17
 
 
@@ -86,7 +86,7 @@ def most_ngrams(size: int, rows: int, spec: NgramSpec) -> int:
 def least_memory(threads: int) -> int:
     """Bytes that a counter cannot do without, nor the merge of what it spills."""
     pieces = 4 * _LEAST_PIECE * _pieces_bytes(threads)
-    counting = max(pieces, 2 * _OCCURRENCE_BYTES * _LEAST_OCCURRENCES)
+    counting = max(pieces, int(2 * _OCCURRENCE_BYTES * _LEAST_OCCURRENCES))
     return max(counting * 5 // 4 + 1, merging.least_memory(threads))
 
 
@@ -182,7 +182,7 @@ class NgramCounter:
             )
         pieces = _pieces_bytes(self._threads)
         self._piece = min(_PIECE, usable(memory) // 4 // pieces)
-        return (usable(memory) - pieces * self._piece) // _OCCURRENCE_BYTES
+        return int((usable(memory) - pieces * self._piece) / _OCCURRENCE_BYTES)
 
     def _scatter(
         self, texts: TextBuffer, thread: int, span: tuple[int, int, int]
@@ -209,7 +209,7 @@ class NgramCounter:
                 self._count_piece(partition, begin, min(begin + self._piece, entries))
                 for begin in range(0, entries, self._piece)
             ]
-            added = pieces[0] if len(pieces) == 1 else merging.add_up(pieces, bits)
+            added = pieces[0] if len(pieces) == 1 else merging.add_up(pieces)
             return CountedHashes(order, *added)
 
         return map_ahead(count, np.flatnonzero(occurrences).tolist(), threads=self._threads)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sparsedistill.jit import kernel
-from sparsedistill.text.kernels import Rules, hash_ngrams, make_scratch, tokenise
+from sparsedistill.text.kernels import Rules, combine, make_scratch, tokenise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,37 +127,22 @@ def scatter_rows(
         The row and token to go on with; the row to stop before when all are done.
     """
     row, token, stop = rows
-    entries, following = into.entries, into.following
-    at, full = into.at[thread], into.full[thread]
     free, limit = into.free[thread, 0], into.free[thread, 1]
-    shift = np.uint64(64) - np.uint64(into.bits)
     # Every entry could be the last of a chunk.
     needed = _STRIDE * (sizes[1] - sizes[0] + 1)
-    ngrams = np.empty(_STRIDE * sizes[1], np.uint64)
     scratch = make_scratch(offsets, row, stop)
     while row < stop:
         tokens = tokenise(data, offsets[row], offsets[row + 1], rules, scratch)
         while token < tokens and limit - free >= needed:
             until = min(tokens, token + _STRIDE)
-            hash_ngrams(scratch.hashes, token, until, tokens, sizes[1], ngrams)
-            i = 0
             for begin in range(token, until):
-                longest = min(sizes[1], tokens - begin)
-                for order in range(sizes[0], longest + 1):
-                    ngram = ngrams[i + order - 1]
-                    # Two steps: with no bits, one shift by 64 would not be defined.
-                    bits = np.int64((ngram >> np.uint64(1)) >> (shift - np.uint64(1)))
-                    partition = ((order - sizes[0]) << into.bits) + bits
-                    where = at[partition]
-                    entries[where] = ngram
-                    where += 1
-                    if where & (CHUNK - 1) == 0:
-                        following[(where >> CHUNK_BITS) - 1] = free
-                        where = free << CHUNK_BITS
-                        free += 1
-                        full[partition] += 1
-                    at[partition] = where
-                i += longest
+                ngram = scratch.hashes[begin]
+                if sizes[0] == 1:
+                    free = enter(ngram, 0, into, thread, free)
+                for order in range(2, min(sizes[1], tokens - begin) + 1):
+                    ngram = combine(ngram, scratch.hashes[begin + order - 1])
+                    if order >= sizes[0]:
+                        free = enter(ngram, order - sizes[0], into, thread, free)
             token = until
         if token < tokens:
             break
@@ -165,6 +150,24 @@ def scatter_rows(
         token = 0
     into.free[thread, 0] = free
     return row, token
+
+
+@kernel
+def enter(ngram: np.uint64, length: int, into: Partitions, thread: int, free: int) -> int:
+    """Write an n-gram to its partition; returns the next free chunk."""
+    # Two steps: with no bits, one shift by 64 would not be defined.
+    bits = np.int64((ngram >> np.uint64(1)) >> np.uint64(63 - into.bits))
+    partition = (length << into.bits) + bits
+    where = into.at[thread, partition]
+    into.entries[where] = ngram
+    where += 1
+    if where & (CHUNK - 1) == 0:
+        into.following[(where >> CHUNK_BITS) - 1] = free
+        where = free << CHUNK_BITS
+        free += 1
+        into.full[thread, partition] += 1
+    into.at[thread, partition] = where
+    return free
 
 
 @kernel

@@ -200,26 +200,6 @@ def test_one_ngram_many_times_is_counted_by_pieces(tmp_path, threads):
     assert_same(put_together(counter.parts()), counts)
 
 
-def test_pieces_of_a_partition_are_added_up_knowing_the_bits_that_they_share(monkeypatch):
-    # Or all of them land in a few slots of the table, and adding up takes quadratic time.
-    known = []
-    really = merging.add_up
-
-    def add_up(pieces, bits):
-        known.append(bits)
-        return really(pieces, bits)
-
-    monkeypatch.setattr(merging, "add_up", add_up)
-    monkeypatch.setattr(counting, "_PIECE", 100)
-    monkeypatch.setattr(partitions, "_PARTITION", 1 << 8)
-    counter = NgramCounter(WORDS_AND_PAIRS, occurrences=20_000)
-    counter.add(TextBuffer.from_strings(["the film " * 300] * 10))
-    shared = counter._partitions.bits
-    assert shared > 0
-    assert put_together(counter.parts()).count.sum() == 10 * (600 + 599)
-    assert set(known) == {shared}
-
-
 @pytest.mark.parametrize("corpus", [[], [""], ["", "a ! ?"], ["", "", "aa"]])
 def test_texts_without_ngrams_give_no_counts(corpus, tmp_path):
     spec = NgramSpec("word", 2, 3)

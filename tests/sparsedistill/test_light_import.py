@@ -8,7 +8,7 @@ import numba
 import pytest
 
 import sparsedistill
-from sparsedistill import jit, merge_table, ngram_index, selection
+from sparsedistill import jit, merging, ngram_index, selection
 from sparsedistill.text import buffers, kernels, partitions, recovery, strings
 
 ROOT = Path(sparsedistill.__file__).parents[1]
@@ -47,7 +47,7 @@ def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
         partitions.scatter_rows,
         partitions.gather_partition,
         partitions.count_runs,
-        merge_table.merge_sorted,
+        merging.add_equal,
         recovery.find_rows,
         recovery.fill_filter,
         selection.read_words,
