@@ -69,5 +69,6 @@ def build_vocabulary(
         selection = select_top(counter.parts(), size=size, min_count=min_count, memory=budget)
         del counter
     give_back()
-    chosen = finish(selection, *recover(texts, spec, selection.hash, threads=threads))
+    found = recover(texts, spec, selection.hash, threads=threads)
+    chosen = finish(selection, *found, threads=threads)
     return Vocabulary(spec, *chosen, np.zeros(len(chosen.hashes), np.int64))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Entries in one part of a source: what must be held of each of many sources while they are merged.
-PART = 1 << 15
+PART = 1 << 14
 ENTRY_BYTES = 16
 
 

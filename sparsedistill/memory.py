@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 from functools import cache
 
 from sparsedistill.errors import ConfigError
@@ -42,7 +43,10 @@ def usable(budget: int) -> int:
 
 
 def give_back() -> None:
-    """Hand freed memory back to the system, where the C library can: between two large steps."""
+    """Hand freed memory back to the system, where allocators can: between two large steps."""
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        arrow.default_memory_pool().release_unused()
     trim = _trim()
     if trim is not None:
         trim(0)

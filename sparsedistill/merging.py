@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     Slices = list[tuple[NDArray[np.uint64], NDArray[np.int64]]]
 
-# What a source holds while it is walked: a part, and what reading one takes beside it.
-SOURCE_BYTES = 2 * PART * ENTRY_BYTES
+# What a source holds while it is walked: a part, the next one, and what decoding it takes.
+SOURCE_BYTES = 4 * PART * ENTRY_BYTES
 # Entries of a range, at most, where memory allows.
 _RANGE = 1 << 18
 _LEAST_RANGE = 1 << 14

@@ -199,7 +199,7 @@ class _Pool:
     def _make_room(self, more: int) -> None:
         """Let go what has fallen behind; where that is not enough, take more memory."""
         self._keep(self._key[: self._held] >= self._least << _ORDER_BITS)
-        if 4 * self._held > 3 * len(self._key):
+        if self._held + more > len(self._key) or 4 * self._held > 3 * len(self._key):
             self._cut()
         if self._held + more > len(self._key):
             room = int(_POOL * (self._held + more))
@@ -280,6 +280,8 @@ def finish(
     entries: NDArray[np.int64],
     strings: TextBuffer,
     exact: NDArray[np.int64] | None = None,
+    *,
+    threads: int = 1,
 ) -> Chosen:
     """Decide ties by bytes, and check the strings.
 
@@ -288,6 +290,7 @@ def finish(
         entries: int64[candidates], for each string the entry of the selection that it is of.
         strings: The n-grams of all entries.
         exact: int64[candidates], the true count of each string, where the selection's are too low.
+        threads: At most this many; the result does not depend on it.
 
     Raises:
         DataError: A string is not the one that was counted (the message names it), or one is
@@ -297,7 +300,7 @@ def finish(
         raise DataError(f"{len(strings)} strings for {len(selection)} candidates")
     wanted, order = selection.hash[entries], selection.order[entries]
     count = selection.count[entries] if exact is None else exact
-    hashes, orders = hash_strings(strings)[:2]
+    hashes, orders = hash_strings(strings, threads=threads)[:2]
     wrong = np.flatnonzero((hashes != wanted) | (orders != order))
     if len(wrong):
         first = int(wrong[0])
@@ -309,10 +312,10 @@ def finish(
         raise DataError("an n-gram is there twice: were its counts not added up?")
     key = -_keys(count, order)
     best = np.argsort(key)[: np.count_nonzero(count >= selection.min_count)]
-    strings = strings.take(best)  # what is compared lies together
+    strings = strings.take(best, threads=threads)  # what is compared lies together
     group = np.cumsum(np.diff(key[best], prepend=key[best[:1]]) != 0)
     rows = _by_bytes(strings, group)[: selection.rows]
-    return Chosen(strings.take(rows), hashes[best[rows]], count[best[rows]])
+    return Chosen(strings.take(rows, threads=threads), hashes[best[rows]], count[best[rows]])
 
 
 def _by_bytes(strings: TextBuffer, group: NDArray[np.int64]) -> NDArray[np.int64]:

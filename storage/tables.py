@@ -117,7 +117,7 @@ def size_in_memory(path: Path, column: str) -> int:
 
 def read_row_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Some columns of a table, one row group at a time; raises as `read_table` does."""
-    with _open(path) as file:
+    with _open(path, buffer=0) as file:  # many may be open, and groups are read whole
         for index in range(file.num_row_groups):
             yield file.read_row_group(index, columns=list(columns), use_threads=False)
 
@@ -144,10 +144,10 @@ def _leaves(path: str, kind: pa.DataType) -> list[str]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def _open(path: Path, *, buffer: int = _BUFFER) -> Iterator[Any]:
     try:
         with pq.ParquetFile(
-            path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True
+            path, pre_buffer=False, buffer_size=buffer, page_checksum_verification=True
         ) as file:
             yield file
     except (pa.ArrowException, OSError) as error:

@@ -117,7 +117,7 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
     if bound:
         exact = texts.count(strings, spec, threads=job.runtime["threads"])
     statistics = selection.statistics()
-    chosen = finish(selection, entries, strings, exact)
+    chosen = finish(selection, entries, strings, exact, threads=job.runtime["threads"])
     if not len(chosen.strings):
         raise DataError(
             f"no n-gram occurs {config.min_count} times or more, so the vocabulary is empty; lower "

@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsedistill.errors import DataError
 from sparsedistill.jit import kernel
+from sparsedistill.parallel import map_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 
-# Strings whose bytes are fetched together.
-_BATCH = 64
+# Strings whose bytes are fetched together, and strings copied in one call.
+_BATCH, _BLOCK = 64, 1 << 16
 
 
 def frozen(array: Any, dtype: DTypeLike) -> NDArray[Any]:  # noqa: ANN401
@@ -135,14 +136,20 @@ class TextBuffer:
         """Rows `start` to `stop` over the same bytes."""
         return TextBuffer(self.data, self.offsets[start : stop + 1])
 
-    def take(self, rows: NDArray[np.integer[Any]]) -> TextBuffer:
-        """The rows in the order asked for, copied together."""
+    def take(self, rows: NDArray[np.integer[Any]], *, threads: int = 1) -> TextBuffer:
+        """The rows in the order asked for, copied together, in at most so many threads."""
         starts = self.offsets[:-1][rows]
         lengths = self.offsets[1:][rows] - starts
         offsets = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         data = np.empty(offsets[-1], np.uint8)
-        gather(self.data, frozen(starts, np.int64), frozen(offsets, np.int64), data)
+        starts, ends = frozen(starts, np.int64), frozen(offsets, np.int64)
+        map_ranges(
+            lambda a, b: gather(self.data, starts[a:b], ends[a : b + 1], data),
+            len(rows),
+            block=_BLOCK,
+            threads=threads,
+        )
         return TextBuffer(data, offsets)
 
     @property

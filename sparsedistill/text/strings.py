@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsedistill.jit import kernel
+from sparsedistill.parallel import map_ranges
 from sparsedistill.text.kernels import SPACE, combine, hash_short, hash_token
+
+# Rows hashed in one call.
+_BLOCK = 1 << 16
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def hash_strings(
-    ngrams: TextBuffer,
+    ngrams: TextBuffer, *, threads: int = 1
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint64]]:
-    """Hash n-grams as `oracle.ngram_hash` does.
+    """Hash n-grams as `oracle.ngram_hash` does, in at most so many threads.
 
     Returns:
         uint64[n], their hashes; uint8[n], their orders; uint64[sum of (order - 1)], the hashes of
@@ -26,10 +30,16 @@ def hash_strings(
     """
     hashes = np.empty(len(ngrams), np.uint64)
     orders = np.empty(len(ngrams), np.uint8)
-    spaces = int(np.count_nonzero(ngrams.data == SPACE))
-    prefixes = np.empty(spaces, np.uint64)
-    n = hash_rows(ngrams.data, ngrams.offsets, hashes, orders, prefixes)
-    return hashes, orders, prefixes[:n]
+
+    def hash_some(start: int, stop: int) -> NDArray[np.uint64]:
+        offsets = ngrams.offsets[start : stop + 1]
+        spaces = np.count_nonzero(ngrams.data[offsets[0] : offsets[-1]] == SPACE)
+        prefixes = np.empty(int(spaces), np.uint64)
+        n = hash_rows(ngrams.data, offsets, hashes[start:stop], orders[start:stop], prefixes)
+        return prefixes[:n]
+
+    found = map_ranges(hash_some, len(ngrams), block=_BLOCK, threads=threads)
+    return hashes, orders, np.concatenate([np.zeros(0, np.uint64), *found])
 
 
 @kernel

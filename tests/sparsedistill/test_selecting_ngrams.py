@@ -124,9 +124,9 @@ def ranges_of(counts, each):
 
 
 def test_what_cannot_be_chosen_is_forgotten_on_the_way():
-    # 64 ranges of 1,000 n-grams with counts of their own: never more than a few sizes are held.
+    # 64 ranges of 1,000 n-grams with counts of their own: never more than one and a half are held.
     counts = np.random.default_rng(0).permutation(64_000) + 1
-    selection = select_top(ranges_of(counts, 1000), size=100, memory=100 * 160)
+    selection = select_top(ranges_of(counts, 1000), size=100, memory=1500 * 32)
     assert selection.count.tolist() == list(range(64_000, 63_900, -1))
     np.testing.assert_array_equal(
         counts[selection.hash.astype(np.int64) >> 40], np.arange(64_000, 63_900, -1)
