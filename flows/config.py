@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from sparsedistill.building import least_to_choose
 from sparsedistill.errors import ConfigError
-from sparsedistill.memory import parse_size
+from sparsedistill.memory import format_size, parse_size
 from tasks.baseline import BaselineConfig
 from tasks.corpus import CorpusConfig
 from tasks.dataset import DatasetConfig
@@ -26,6 +27,7 @@ from tasks.features import FeaturesConfig
 from tasks.finetune import FinetuneConfig
 from tasks.logits import LogitsConfig
 from tasks.ngrams import NgramsConfig
+from tasks.ngrams import least_memory as least_ngrams_memory
 from tasks.package import PackageConfig
 from tasks.stage import Table
 from tasks.student import StudentConfig
@@ -46,7 +48,7 @@ class RunConfig(Table):
     store: str = Field(".sparsedistill/store", description="directory or URL of the artifact store")
     threads: int = Field(default_factory=_cores, ge=1, description="of one task")
     workers: int = Field(1, ge=1, description="tasks at a time")
-    memory: str = Field(
+    memory: str | int = Field(
         "2GB", description="for the arrays of counting n-grams, all tasks of a machine together"
     )
     runner: Literal["threads", "processes", "dask"] = "threads"
@@ -56,7 +58,7 @@ class RunConfig(Table):
 
     @field_validator("memory")
     @classmethod
-    def _is_size(cls, memory: str) -> str:
+    def _is_size(cls, memory: str | int) -> str | int:
         parse_size(memory)
         return memory
 
@@ -87,6 +89,23 @@ class DistillConfig(Table):
     baseline: BaselineConfig = BaselineConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     run: RunConfig = Field(default_factory=RunConfig)
+
+    @model_validator(mode="after")
+    def _enough_memory(self) -> DistillConfig:
+        run, size = self.run, self.vocabulary.size
+        counting = run.workers * least_ngrams_memory(run.threads)
+        if parse_size(run.memory) < counting:
+            raise ValueError(
+                f"[run] memory of {run.memory} is too little to count n-grams in {run.workers} "
+                f"workers of {run.threads} threads; {format_size(counting)} are the least"
+            )
+        choosing = least_to_choose(size, run.threads)
+        if parse_size(run.memory) < choosing:
+            raise ValueError(
+                f"[run] memory of {run.memory} is too little to choose {size:,} n-grams; "
+                f"{format_size(choosing)} are the least, or set a smaller [vocabulary] size"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_source_of_logits(self) -> DistillConfig:

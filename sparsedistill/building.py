@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsedistill.errors import ConfigError
 from sparsedistill.memory import format_size, give_back, parse_size
-from sparsedistill.selection import finish, pool_bytes, select_top
+from sparsedistill.selection import CANDIDATE_BYTES, finish, pool_bytes, select_top
 from sparsedistill.text.counting import NgramCounter, least_memory, most_ngrams
 from sparsedistill.text.recovery import recover
 from sparsedistill.vocabulary import Vocabulary
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
     from sparsedistill.text.buffers import TextBuffer
     from sparsedistill.text.ngram_spec import NgramSpec
+
+
+def least_to_choose(size: int, threads: int) -> int:
+    """Bytes that choosing so many n-grams cannot do without."""
+    return max(pool_bytes(size) + least_memory(threads), CANDIDATE_BYTES * size)
 
 
 def build_vocabulary(
@@ -50,7 +55,7 @@ def build_vocabulary(
         OSError: The disk is full.
     """
     budget = parse_size(memory)
-    least = pool_bytes(size) + least_memory(threads)
+    least = least_to_choose(size, threads)
     if budget < least:
         raise ConfigError(
             f"{format_size(budget)} of memory are too little to choose {size:,} n-grams; "

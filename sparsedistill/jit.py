@@ -7,7 +7,10 @@ is not used, because its work queue may not be entered from two threads.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 import numba
@@ -25,12 +28,21 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` at its first call, without the GIL, and keep the result on disk.
 
     Numba compiles once per combination of argument types, so callers hand over arrays of one dtype
-    and one layout, read-only where they are only read. Its cache notices a change of the kernel's
-    own file only: kernels that call each other live in one file.
+    and one layout, read-only where they are only read. Its cache looks at the kernel's own file
+    only, but kernels of other files are compiled into it: so it is told when any file is younger.
     """
     try:
         compiled = numba.njit(cache=True, nogil=True)(function)
+        with contextlib.suppress(AttributeError):  # no public way: without, only developers suffer
+            compiled._cache._cache_file._source_stamp = _sources()
     except RuntimeError:  # no directory to cache in: a read-only installation without a home
         _log.info("no writable cache directory: %s is compiled in each process", function.__name__)
         compiled = numba.njit(nogil=True)(function)
     return cast("Callable[P, R]", compiled)
+
+
+@cache
+def _sources() -> tuple[float, int]:
+    """What changes when any module of the library does: the newest time, and all sizes."""
+    found = [path.stat() for path in Path(__file__).parent.rglob("*.py")]
+    return max(one.st_mtime for one in found), sum(one.st_size for one in found)

@@ -72,11 +72,17 @@ def merge_counted(
             raise ConfigError(
                 f"{len(sources)} sources of counts do not fit {format_size(memory)} of memory"
             )
-        fewer = []
+        fewer: list[CountSource] = []
         for first in range(0, len(sources), fan_in):
             group = sources[first : first + fan_in]
             merged = merge_counted(group, memory=memory, spill=spill, threads=threads)
-            fewer.append(group[0] if len(group) == 1 else Run.write(spill, merged))
+            if len(group) == 1:
+                fewer.append(group[0])
+                continue
+            fewer.append(Run.write(spill, merged))
+            for source in group:
+                if isinstance(source, Run):  # in little memory the disk may be little, too
+                    source.remove()
         yield from merge_counted(fewer, memory=memory, spill=spill, threads=threads)
         return
     entries = min(_RANGE, (memory - len(sources) * SOURCE_BYTES) // held)

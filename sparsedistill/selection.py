@@ -203,7 +203,7 @@ class _Pool:
             self._cut()
         if self._held + more > len(self._key):
             room = int(_POOL * (self._held + more))
-            self._check_memory(room, 2 * ENTRY_BYTES)
+            self._check_memory(self._held + more, room * 2 * ENTRY_BYTES, "at least ")
             self._key = np.concatenate([self._key, np.empty(room - len(self._key), np.int64)])
             self._hash = np.concatenate([self._hash, np.empty(room - len(self._hash), np.uint64)])
 
@@ -232,7 +232,7 @@ class _Pool:
         """Keys and hashes, best first."""
         self._keep(self._key[: self._held] >= self._least << _ORDER_BITS)
         self._cut()
-        self._check_memory(self._held, CANDIDATE_BYTES)
+        self._check_memory(self._held, self._held * CANDIDATE_BYTES, "")
         lowest = self._min_count
         if self._held >= self._size:
             last = self._held - self._size
@@ -247,13 +247,12 @@ class _Pool:
         order = np.argsort(-self._key[: self._held])
         return self._key[order], self._hash[order]
 
-    def _check_memory(self, candidates: int, bytes_each: int) -> None:
-        needed = candidates * bytes_each
-        if self._memory is not None and needed > self._memory:
+    def _check_memory(self, candidates: int, taken: int, at_least: str) -> None:
+        if self._memory is not None and taken > self._memory:
+            needed = format_size(max(candidates * CANDIDATE_BYTES, taken))
             raise ConfigError(
-                f"{candidates:,} n-grams can be among the first {self._size:,} and take "
-                f"{format_size(needed)} of memory, {format_size(needed - self._memory)} more than "
-                "there is; give more, or raise min_count so that fewer tie"
+                f"{at_least}{candidates:,} n-grams can be among the first {self._size:,}, because "
+                f"so many tie, and take {at_least}{needed} of memory; give that, or raise min_count"
             )
 
 

@@ -67,6 +67,10 @@ class Run:
             raise
         return cls(Path(name), entries, places)
 
+    def remove(self) -> None:
+        """Free the disk that it takes."""
+        self.path.unlink()
+
     def parts(self, order: int) -> Iterator[CountedHashes]:
         """The n-grams of one order by ascending hash, at most `PART` at a time."""
         with self.path.open("rb", buffering=0) as file:

@@ -12,9 +12,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from sparsedistill.counted import CountedHashes
-from sparsedistill.errors import ConfigError
 from sparsedistill.memory import give_back
-from sparsedistill.text.counting import NgramCounter
+from sparsedistill.text import counting
 from sparsedistill.text.ngram_spec import NgramSpec
 from sparsedistill.text.oracle import HASH_NAME
 from storage import ArtifactStore, ArtifactWriter, Recipe
@@ -23,8 +22,7 @@ from tasks.shards import READING_BYTES, TextShard, most_ngrams_of, read_text_bat
 from tasks.stage import Job, Progress, Stage, Table, single_input
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from storage import JSON
 
@@ -101,7 +99,13 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
     drop_below = int(job.recipe.config["drop_below"])  # type: ignore[arg-type]
     texts = 0
     with writer.scratch() as scratch:
-        counter = _counter(job, store, spec, scratch)
+        counter = counting.NgramCounter(
+            spec,
+            memory=job.runtime["memory"] - READING_BYTES,
+            occurrences=most_ngrams_of(store, single_input(job.recipe, "texts"), spec),
+            spill=scratch,
+            threads=job.runtime["threads"],
+        )
         for share, batch in read_text_batches(store, single_input(job.recipe, "texts")):
             counter.add(batch.texts)
             texts += len(batch.texts)
@@ -110,21 +114,15 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
         entries = write_counts(tally.keep(counter.parts(), drop_below), spec, writer)
     del counter
     give_back()
-    writer.statistics.update(texts=texts, distinct=sum(entries.values()), **tally.statistics())
+    writer.statistics.update(texts=texts, kept=sum(entries.values()), **tally.statistics())
 
 
 STAGE = Stage(KIND, VERSION, build)
 
 
-def _counter(job: Job, store: ArtifactStore, spec: NgramSpec, scratch: Path) -> NgramCounter:
-    memory, threads = job.runtime["memory"], job.runtime["threads"]
-    most = most_ngrams_of(store, single_input(job.recipe, "texts"), spec)
-    try:
-        return NgramCounter(
-            spec, memory=memory - READING_BYTES, occurrences=most, spill=scratch, threads=threads
-        )
-    except ConfigError as error:
-        raise ConfigError(f"{error}; a task has [run] memory divided by [run] workers") from error
+def least_memory(threads: int) -> int:
+    """Return the bytes that counting a shard cannot do without."""
+    return counting.least_memory(threads) + READING_BYTES
 
 
 class _Tally:
@@ -155,8 +153,13 @@ class _Tally:
     def statistics(self) -> dict[str, JSON]:
         """Return all n-grams of the shard, and those that were not kept."""
         return {
+            "distinct": sum(self._distinct.values()),
             "occurrences": sum(self._occurrences.values()),
-            "distinct_by_order": list(self._distinct.values()),
-            "occurrences_by_order": list(self._occurrences.values()),
+            "distinct_by_order": self._from_one(self._distinct),
+            "occurrences_by_order": self._from_one(self._occurrences),
             "dropped": dict(self._dropped),
         }
+
+    @staticmethod
+    def _from_one(by_order: Mapping[int, int]) -> list[JSON]:
+        return [by_order.get(order, 0) for order in range(1, max(by_order) + 1)]

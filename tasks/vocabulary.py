@@ -14,9 +14,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from sparsedistill.coverage import coverage
-from sparsedistill.errors import ConfigError, DataError
-from sparsedistill.memory import format_size, give_back
-from sparsedistill.merging import least_memory, merge_counted
+from sparsedistill.errors import DataError
+from sparsedistill.memory import give_back
+from sparsedistill.merging import merge_counted
 from sparsedistill.ngram_index import NgramIndex
 from sparsedistill.selection import (
     Selection,
@@ -117,6 +117,8 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
     if bound:
         exact = texts.count(strings, spec, threads=job.runtime["threads"])
     statistics = selection.statistics()
+    for name in ("distinct_by_order", "occurrences_by_order"):
+        statistics[name] = statistics[name][: spec.max_n]  # type: ignore[index]
     chosen = finish(selection, entries, strings, exact, threads=job.runtime["threads"])
     if not len(chosen.strings):
         raise DataError(
@@ -190,12 +192,6 @@ def _select(
     ]
     total = max(1, sum(sum(source.entries.values()) for source in sources))
     memory, threads = int(job.runtime["memory"]), int(job.runtime["threads"])
-    least = pool_bytes(config.size) + least_memory(threads)
-    if memory < least:
-        raise ConfigError(
-            f"[run] memory of {format_size(memory)} is too little to choose {config.size:,} "
-            f"n-grams; {format_size(least)} are the least, or set a smaller [vocabulary] size"
-        )
 
     def merged() -> Iterator[CountedHashes]:
         done = 0
@@ -216,9 +212,10 @@ def _select(
     except UnprovedError as error:
         shards = max(1, len(counts) - 1)
         provable = (error.lowest - 1) // shards + 1
+        size = f"[vocabulary] size to {error.provable} or " if error.provable else "[vocabulary] "
         raise DataError(
-            f"{error}. Set [ngrams] drop_below to {provable} or less, or [vocabulary] size to "
-            f"{error.provable:,} or min_count to {error.bound + 1:,}, or use larger shards"
+            f"{error}. Set [ngrams] drop_below to {provable} or less, or {size}min_count to "
+            f"{error.bound + 1}, or use larger shards"
         ) from error
 
 

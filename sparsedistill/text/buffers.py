@@ -166,6 +166,8 @@ def gather(
     out: NDArray[np.uint8],
 ) -> None:
     """Copy the bytes from `starts[i]` on to `offsets[i]` and up to `offsets[i + 1]`."""
+    if len(data) == 0:
+        return
     touched = np.uint8(0)
     for first in range(0, len(starts), _BATCH):
         last = min(first + _BATCH, len(starts))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _PIECE, _LEAST_PIECE = 1 << 18, 1 << 13
 _PIECE_BYTES = 24
 # An occurrence in its partition, and its share of chunks that are not full.
-_OCCURRENCE_BYTES = 8.25
+_OCCURRENCE_BYTES = 8.5
 _LEAST_OCCURRENCES = 1 << 17
 
 
@@ -87,6 +87,7 @@ def least_memory(threads: int) -> int:
     """Bytes that a counter cannot do without, nor the merge of what it spills."""
     pieces = 4 * _LEAST_PIECE * _pieces_bytes(threads)
     counting = max(pieces, int(2 * _OCCURRENCE_BYTES * _LEAST_OCCURRENCES))
+    counting += partitions.stride_bytes(threads)
     return max(counting * 5 // 4 + 1, merging.least_memory(threads))
 
 
@@ -181,8 +182,9 @@ class NgramCounter:
                 f"{self._threads} threads; {format_size(least)} are the least"
             )
         pieces = _pieces_bytes(self._threads)
-        self._piece = min(_PIECE, usable(memory) // 4 // pieces)
-        return int((usable(memory) - pieces * self._piece) / _OCCURRENCE_BYTES)
+        memory = usable(memory) - partitions.stride_bytes(self._threads)
+        self._piece = min(_PIECE, memory // 4 // pieces)
+        return int((memory - pieces * self._piece) / _OCCURRENCE_BYTES)
 
     def _scatter(
         self, texts: TextBuffer, thread: int, span: tuple[int, int, int]

@@ -19,7 +19,7 @@ TOKEN_PATTERNS: Mapping[TokenizerName, str] = {
     "character": r"(?u)\w",
 }
 
-# Orders are kept in three bits of the selection's sort key and of the counting table.
+# Orders are kept in three bits of the selection's sort key.
 MAX_ORDER = 7
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from sparsedistill.jit import kernel
 from sparsedistill.text.kernels import Rules, combine, make_scratch, tokenise
+from sparsedistill.text.ngram_spec import MAX_ORDER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,6 +85,9 @@ def make_partitions(spec: NgramSpec, *, occurrences: int, threads: int, largest:
     lengths = spec.max_n - spec.min_n + 1
     wanted = occurrences // lengths // min(largest, _PARTITION)
     bits = min(_MOST_BITS, max(0, wanted.bit_length() - 1))
+    # Each thread begins a chunk in each partition: no more than a twentieth of the room for that.
+    while bits > 0 and 20 * threads * (lengths << bits) * CHUNK > occurrences:
+        bits -= 1
     partitions = lengths << bits
     # A chunk begun for each partition, and what one stride may need.
     spare = partitions + _STRIDE * lengths
@@ -100,6 +104,11 @@ def make_partitions(spec: NgramSpec, *, occurrences: int, threads: int, largest:
     )
     result.clear()
     return result
+
+
+def stride_bytes(threads: int) -> int:
+    """Room that must be free for threads to go on, in bytes."""
+    return threads * _STRIDE * MAX_ORDER * CHUNK * 8
 
 
 @kernel

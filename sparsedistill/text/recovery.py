@@ -166,7 +166,7 @@ class _Search:
             )  # fmt: skip
             entries.append(which[:n].copy())
             parts.append(TextBuffer(data[: ends[n]].copy(), ends[: n + 1].copy()))
-            if (row, token) == before:
+            if (row, token) == before and n == 0:
                 room *= 2  # an n-gram longer than all that
         return np.concatenate(entries), TextBuffer.concat(parts)
 

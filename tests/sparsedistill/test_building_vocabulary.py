@@ -108,7 +108,7 @@ def test_memory_threads_and_cuts_do_not_change_a_byte_of_what_is_saved(
     halves = [texts.slice(0, 700), texts.slice(700, len(texts))]
     saved = []
     for number, (parts, memory, threads) in enumerate(
-        [([texts], "2GB", 1), ([texts], "2GB", 3), (halves, "7MB", 1), (halves, "8MB", 2)]
+        [([texts], "2GB", 1), ([texts], "2GB", 3), (halves, "8MB", 1), (halves, "11MB", 2)]
     ):
         before = len(runs)
         vocabulary = build_vocabulary(4 * parts, spec, size=20_000, memory=memory, threads=threads)

@@ -27,7 +27,7 @@ texts = [" ".join(row) for row in words[rng.integers(0, len(words), (60_000, 50)
 buffer = TextBuffer.from_strings(texts)
 del texts
 few, spec = buffer.slice(0, 2000), NgramSpec()
-for room in ("8MB", "2GB"):
+for room in ("12MB", "2GB"):
     build_vocabulary([few, few], spec, size=1000, memory=room, threads=2)
 before = status("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
