@@ -1,5 +1,7 @@
 """The run-time classifier must start fast and need little."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +77,38 @@ def test_where_nothing_can_be_cached_a_kernel_still_works(monkeypatch):
     monkeypatch.setattr(numba, "njit", no_cache)
     twice = jit.kernel(lambda x: 2 * x)
     assert twice(21) == 42
+
+
+COUNT_AND_HASH = """
+from sparsedistill.text import tokens
+from sparsedistill.text.buffers import TextBuffer
+from sparsedistill.text.counting import count_ngrams
+from sparsedistill.text.ngram_spec import NgramSpec
+text, spec = TextBuffer.from_strings(["hello"]), NgramSpec("word", 1, 1)
+print(count_ngrams(text, spec).hash[0], tokens.token_hashes(text, spec)[0][0])
+"""
+
+
+@pytest.mark.slow
+def test_a_changed_module_has_the_kernels_that_are_made_from_it_compiled_anew(tmp_path):
+    package = Path(sparsedistill.__file__).parent
+    shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    kernels_file = tmp_path / package.name / "text/kernels.py"
+    seen = set()
+    for number in (0, 2):
+        changed = f"LENGTH = np.uint64(oracle.LENGTH + {number})"
+        source = (package / "text/kernels.py").read_text("utf-8")
+        assert "LENGTH = np.uint64(oracle.LENGTH)" in source
+        kernels_file.write_text(source.replace("LENGTH = np.uint64(oracle.LENGTH)", changed))
+        done = subprocess.run(
+            [sys.executable, "-c", COUNT_AND_HASH],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        counted, hashed = done.stdout.split()
+        assert counted == hashed
+        seen.add(counted)
+    assert len(seen) == 2
