@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import gc
 import hashlib
 import json
@@ -36,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparsedistill.jit import kernel
-from sparsedistill.memory import parse_size
+from sparsedistill.memory import give_back, parse_size
 from sparsedistill.merging import add_up
 from sparsedistill.text.buffers import TextBuffer, frozen
 from sparsedistill.text.identity import text_ids
@@ -355,10 +354,7 @@ class PeakMemory:
 
     def __init__(self) -> None:
         gc.collect()
-        # What was freed but not given back would hide what comes.
-        pa.default_memory_pool().release_unused()
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+        give_back()  # what was freed and kept would hide what comes
         self._before = _status("VmRSS") or _most()
         try:
             Path("/proc/self/clear_refs").write_text("5")

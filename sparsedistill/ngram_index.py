@@ -231,7 +231,10 @@ def look_up_rows(
 def touch(
     ngrams: NDArray[np.uint64], n: int, keys: NDArray[np.uint64], slots: NDArray[np.int32]
 ) -> np.uint64:
-    """Load the slots of some n-grams, and nothing else; returns what keeps the loads alive."""
+    """Load the slots of some n-grams, and nothing else; returns what keeps the loads alive.
+
+    So that cache misses overlap, which they do only in a loop that does nothing else.
+    """
     mask = len(keys) - 1
     touched = np.uint64(0)
     for i in range(n):

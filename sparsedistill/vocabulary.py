@@ -91,21 +91,16 @@ class Vocabulary:
         cls, spec: NgramSpec, ngrams: Sequence[str], counts: Sequence[int] | None = None
     ) -> Vocabulary:
         """A vocabulary of these n-grams in this order; without counts, all 0."""
-        packed = TextBuffer.from_strings(ngrams)
-        zeros = np.zeros(len(packed), np.int64)
-        return cls(
-            spec,
-            packed,
-            hash_strings(packed)[0],
-            zeros if counts is None else np.asarray(counts, np.int64),
-            zeros,
-        )
+        return cls.from_strings(spec, TextBuffer.from_strings(ngrams), counts)
 
     @classmethod
-    def from_strings(cls, spec: NgramSpec, ngrams: TextBuffer) -> Vocabulary:
-        """A vocabulary of these n-grams in this order; counts are 0."""
+    def from_strings(
+        cls, spec: NgramSpec, ngrams: TextBuffer, counts: Sequence[int] | None = None
+    ) -> Vocabulary:
+        """As `from_ngrams`, of strings that are in a buffer already."""
         zeros = np.zeros(len(ngrams), np.int64)
-        return cls(spec, ngrams, hash_strings(ngrams)[0], zeros, zeros)
+        known = zeros if counts is None else np.asarray(counts, np.int64)
+        return cls(spec, ngrams, hash_strings(ngrams)[0], known, zeros)
 
     def __len__(self) -> int:
         return len(self.ngrams)

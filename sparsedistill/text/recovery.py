@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsedistill.errors import DataError
 from sparsedistill.jit import kernel
-from sparsedistill.ngram_index import find_one, make_slots
+from sparsedistill.ngram_index import find_one, make_slots, touch
 from sparsedistill.parallel import map_ahead
 from sparsedistill.text import kernels
 from sparsedistill.text.buffers import TextBuffer, frozen
@@ -219,7 +219,6 @@ def find_rows(
     scratch = make_scratch(offsets, row, stop)
     ngrams = np.empty(_STRIDE * sizes[1], np.uint64)
     places = np.empty(len(ngrams), np.int64)
-    mask = len(wanted.keys) - 1
     touched = np.uint64(0)
     n = 0
     while row < stop:
@@ -228,11 +227,7 @@ def find_rows(
             until = min(tokens, token + _STRIDE)
             hashed = hash_ngrams(scratch.hashes, token, until, tokens, sizes[1], ngrams)
             written = filter_ngrams(ngrams, places, (token, hashed, tokens), sizes, wanted)
-            # So that cache misses overlap, which they do only in a loop that does nothing else.
-            for i in range(written):
-                touched ^= wanted.keys[np.int64(ngrams[i]) & mask]
-            for i in range(written):
-                touched ^= np.uint64(wanted.slots[np.int64(ngrams[i]) & mask])
+            touched ^= touch(ngrams, written, wanted.keys, wanted.slots)
             for i in range(written):
                 entry = find_one(ngrams[i], wanted.keys, wanted.slots, wanted.empty)
                 if entry < 0 or seen[entry]:
@@ -247,7 +242,7 @@ def find_rows(
             token = until
         row += 1
         token = 0
-    # Never true, but the compiler cannot know, and so keeps the loads that touch the slots.
+    # Never true, but the compiler cannot know, and so keeps the loads of `touch`.
     if touched == np.uint64(1) and n < 0:
         n = 0
     return row, token, n
