@@ -77,6 +77,7 @@ def jobs(
                     "dtype": dtype,
                     "max_length": statistics["max_length"],
                     "token_budget": config.token_budget,
+                    "precision": statistics["precision"],
                 },
                 inputs={"texts": (shard.input,), "teacher": (teacher.as_input(),)},
             ),
@@ -219,6 +220,7 @@ def _ask_teacher(
         max_length=int(config["max_length"]),  # type: ignore[arg-type]
         token_budget=int(config["token_budget"]),  # type: ignore[arg-type]
         threads=job.runtime["threads"],
+        precision=config["precision"],  # type: ignore[arg-type]
     )
     done = 0
 

@@ -21,7 +21,7 @@ from sparsedistill.teacher.checkpoint import (
     save_classifier,
 )
 from sparsedistill.teacher.finetune import FineTuning, LabelledTexts, fine_tune
-from sparsedistill.teacher.labelling import LabellingOptions, Teacher
+from sparsedistill.teacher.labelling import LabellingOptions, Precision, Teacher
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks.shards import Texts, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
@@ -43,6 +43,10 @@ class TeacherConfig(Table):
     weight_decay: float = Field(0.01, ge=0)
     max_length: int = Field(512, ge=8, description="tokens of a text that the teacher reads")
     seed: int = 0
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="while fine-tuning; the checkpoint's own if not given"
+    )
+    precision: Precision = Field("float32", description="of products, here and while labelling")
 
 
 def jobs(
@@ -56,7 +60,7 @@ def jobs(
     checkpoint = resolve_checkpoint(_located(config.checkpoint, base), revision=config.revision)
     settings = config.model_dump(mode="json", exclude={"checkpoint", "revision"})
     if not config.finetune:
-        settings = {"finetune": False, "max_length": config.max_length}
+        settings = config.model_dump(mode="json", include={"finetune", "max_length", "precision"})
     recipe = Recipe(
         KIND,
         VERSION,
@@ -125,6 +129,8 @@ def _fine_tune(
             weight_decay=config.weight_decay,
             max_length=config.max_length,
             seed=config.seed,
+            dropout=config.dropout,
+            precision=config.precision,
         ),
         output=output,
         scratch=scratch,
@@ -151,7 +157,9 @@ def _on_dev(output: Path, dev: Texts, config: TeacherConfig, threads: int) -> di
     teacher = Teacher(
         output,
         labels=dev.label_names,
-        options=LabellingOptions(max_length=config.max_length, threads=threads),
+        options=LabellingOptions(
+            max_length=config.max_length, threads=threads, precision=config.precision
+        ),
     )
     logits = teacher.logits(list(dev.texts))
     with np.errstate(over="ignore"):
@@ -164,4 +172,5 @@ def _on_dev(output: Path, dev: Texts, config: TeacherConfig, threads: int) -> di
         "float16_finite": bool(np.isfinite(rounded).all()),
         "parameters": teacher.parameters,
         "max_length": config.max_length,
+        "precision": config.precision,
     }

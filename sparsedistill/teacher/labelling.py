@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     Encoded = dict[str, list[npt.NDArray[np.int32]]]
 
+Precision = Literal["float32", "bfloat16"]
+
 _TOKENIZE_ROWS = 4096
 
 
@@ -38,12 +40,15 @@ class LabellingOptions:
         token_budget: Padded tokens in a batch. Changes speed, and the last bits of the logits.
         threads: Of torch on the CPU; None leaves torch's own choice.
         device: A torch device; None takes the first GPU there is, else the CPU.
+        precision: Of the products; bfloat16 is three times as fast where the processor has it,
+            and moves the logits by some hundredths.
     """
 
     max_length: int = 512
     token_budget: int = 4096
     threads: int | None = None
     device: str | None = None
+    precision: Precision = "float32"
 
 
 class Teacher:
@@ -97,7 +102,10 @@ class Teacher:
         encoded = self._encode(texts)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
         out = np.empty((len(texts), len(self._columns)), np.float32)
-        with torch.inference_mode(), quiet_transformers():
+        low = torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._options.precision == "bfloat16"
+        )
+        with torch.inference_mode(), low, quiet_transformers():
             for batch in token_budget_batches(lengths, self._options.token_budget):
                 out[batch] = self._batch_logits(encoded, batch)
                 if progress:
