@@ -177,12 +177,12 @@ def one_pass(steps: Steps, texts: TextBuffer, size: int, scratch: Path) -> int:
     with steps.time("order rows, check hashes", "row", rows, moved):
         chosen = finish(selection, found, strings)
     with steps.time("build the index"):
-        index = NgramIndex(chosen.hashes, np.zeros(0, np.uint64))
-    # Slots are filled with `empty`, looked at, and written.
-    steps.say("build the index", "row", rows, 8 + 12 * len(index.keys) / rows + 4 * LINE)
+        index = NgramIndex.build(chosen.hashes, np.zeros(0, np.uint64))
+    # Slots are zeroed, looked at, and written.
+    steps.say("build the index", "row", rows, 8 + 8 * len(index.slots) / rows + 2 * LINE)
     vocabulary = Vocabulary(SPEC, *chosen, np.zeros(rows, np.int64))
     look_up_steps(steps, texts, tokens, vocabulary)
-    return len(vocabulary.index.keys)
+    return len(vocabulary.index.slots)
 
 
 def count_steps(steps: Steps, texts: TextBuffer) -> list[CountedHashes]:
@@ -263,7 +263,7 @@ def look_up_steps(steps: Steps, texts: TextBuffer, tokens: Tokens, vocabulary: V
     """Look texts up, from the text and from the hashes of its tokens."""
     with steps.time("look up, from texts"):
         bags = vocabulary.bags(texts, max_ngrams=_ALL)
-    table, known = (vocabulary.index.keys, vocabulary.index.slots, vocabulary.index.empty), 0
+    table, known = (vocabulary.index.slots, vocabulary.index.row_bits), 0
     with steps.time("look up, from tokens"):
         for hashes, ends in tokens:
             rows = np.empty(len(hashes) * SPEC.max_n, np.int32)
@@ -273,8 +273,8 @@ def look_up_steps(steps: Steps, texts: TextBuffer, tokens: Tokens, vocabulary: V
     if known != len(bags.rows):
         raise SystemExit(f"{known:,} known n-grams by tokens, {len(bags.rows):,} by texts")
     n = steps.ngrams
-    # A slot of `keys` and one of `slots` each; rows are written, and copied once they are counted.
-    lines = 2 * LINE + 3 * 4 * known / n
+    # A slot each; rows are written, and copied once they are counted.
+    lines = LINE + 3 * 4 * known / n
     steps.say("look up, from tokens", "n-gram", n, lines)
     steps.say("look up, from texts", "n-gram", n, lines + texts.nbytes / n)
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Bytes of a saved string at most, on average; with room for a few that are longer by far.
+_MOST_PER_STRING, _MOST_AT_LEAST = 1024, 64 << 20
+
 _LEVEL = 9
 _LINE_END = 0x0A
 # The names that the safetensors format gives to the types that are used here.
@@ -63,9 +66,11 @@ def write_strings(path: Path, strings: TextBuffer) -> None:
     """Write strings, one a line, compressed.
 
     Raises:
-        DataError: A string has a line end.
+        DataError: A string has a line end, or they are too long to be read again.
     """
     begin, end = strings.offsets[0], strings.offsets[-1]
+    if end - begin + len(strings) > _most_bytes(len(strings)):
+        raise DataError(f"{end - begin:,} bytes are too many for {len(strings):,} n-grams")
     text = strings.data[begin:end]
     if (text == _LINE_END).any():
         row = next(i for i, string in enumerate(strings) if "\n" in string)
@@ -93,15 +98,15 @@ def read_bytes(path: Path) -> bytes:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def check_format(path: Path, config: Mapping[str, Any], newest: int) -> None:
+def check_format(path: Path, config: Mapping[str, Any], newest: int, *, oldest: int = 1) -> None:
     """Refuse a format that this version does not know."""
     found = checked_field(path, config, "format", int)
     if found > newest:
         raise ModelFileError(
             f"{path}: format {found} is newer than this version's {newest}; upgrade sparsedistill"
         )
-    if found < 1:
-        raise ModelFileError(f"{path}: there is no format {found}")
+    if found < oldest:
+        raise ModelFileError(f"{path}: format {found} is not read any more; make the model again")
 
 
 def checked_field(path: Path, config: Mapping[str, Any], name: str, kind: type[T]) -> T:
@@ -161,8 +166,15 @@ def read_strings(path: Path, rows: int) -> TextBuffer:
     Raises:
         ModelFileError: Missing, damaged, or not `rows` lines of UTF-8.
     """
+    compressed = read_bytes(path)
     try:
-        content = zstandard.ZstdDecompressor().decompress(read_bytes(path))
+        # Before room is made for them: few bytes can become very many.
+        size = zstandard.frame_content_size(compressed)
+        if size < 0:
+            raise ValueError("does not say how long it is")
+        if size > _most_bytes(rows):
+            raise ModelFileError(f"{path}: would be {size:,} bytes, too many for {rows:,} n-grams")
+        content = zstandard.ZstdDecompressor().decompress(compressed, allow_extra_data=False)
         content.decode("utf-8")
     except (zstandard.ZstdError, MemoryError, ValueError) as error:
         raise ModelFileError(f"{path}: damaged: {error}") from error
@@ -176,3 +188,7 @@ def read_strings(path: Path, rows: int) -> TextBuffer:
         return TextBuffer(data[data != _LINE_END], offsets)
     except DataError as error:
         raise ModelFileError(f"{path}: {error}") from error
+
+
+def _most_bytes(rows: int) -> int:
+    return _MOST_AT_LEAST + _MOST_PER_STRING * rows

@@ -29,7 +29,8 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
     Numba compiles once per combination of argument types, so callers hand over arrays of one dtype
     and one layout, read-only where they are only read. Its cache looks at the kernel's own file
-    only, but kernels of other files are compiled into it: so it is told when any file is younger.
+    only, but kernels of other files, and constants of those in `text`, are compiled into it: so it
+    is told when any of them is younger.
     """
     try:
         compiled = numba.njit(cache=True, nogil=True)(function)
@@ -43,6 +44,13 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 @cache
 def _sources() -> tuple[float, int]:
-    """What changes when any module of the library does: the newest time, and all sizes."""
-    found = [path.stat() for path in Path(__file__).parent.rglob("*.py")]
+    """What changes when a module with kernels, or in `text`, does: the newest time, all sizes."""
+    root = Path(__file__).parent
+    modules = [path for path in root.rglob("*.py") if path.parent.name == "text" or _compiles(path)]
+    found = [path.stat() for path in modules]
     return max(one.st_mtime for one in found), sum(one.st_size for one in found)
+
+
+def _compiles(path: Path) -> bool:
+    source = path.read_bytes()
+    return b"sparsedistill.jit" in source or b"numba" in source

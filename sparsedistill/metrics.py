@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
+Binning = Literal["width", "mass"]
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -51,23 +53,41 @@ class CalibrationBin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Expected calibration error and the bins it is made of (Guo et al., 2017)."""
+    """Expected calibration error and the bins it is made of (Guo et al., 2017).
+
+    Attributes:
+        error: Mean over the rows of the distance between confidence and accuracy of their bin.
+        bins: Those with rows.
+        noise: The error that is expected of perfect probabilities as well, from so few rows.
+            An error near it says nothing against the probabilities.
+    """
 
     error: float
     bins: tuple[CalibrationBin, ...]
+    noise: float
 
 
-def calibration(truth: Labels, probabilities: Floats, *, bins: int = 15) -> Calibration:
-    """Compare confidence with accuracy over equal-width bins of the highest probability.
+def calibration(
+    truth: Labels, probabilities: Floats, *, bins: int = 15, binning: Binning = "width"
+) -> Calibration:
+    """Compare confidence with accuracy over bins of the highest probability.
+
+    Bins of equal width are what is usually reported; most rows are then in the last one. In bins of
+    equal mass each has as many rows as the others, so that none is left to chance.
 
     Args:
         truth: int64 [rows].
         probabilities: [rows, classes].
         bins: Number of bins over (0, 1].
+        binning: By "width" or by "mass"; of equal mass but for rows of one confidence, which stay
+            together.
     """
-    confidence = probabilities.max(axis=1)
+    confidence = np.asarray(probabilities.max(axis=1), np.float64)
     right = probabilities.argmax(axis=1) == truth
     edges = np.linspace(0, 1, bins + 1)
+    if binning == "mass" and len(truth):
+        inner = np.quantile(confidence, edges[1:-1], method="inverted_cdf")
+        edges = np.unique([0.0, *inner, 1.0])
     where = np.digitize(confidence, edges[1:-1], right=True)
     filled = [
         CalibrationBin(
@@ -77,11 +97,25 @@ def calibration(truth: Labels, probabilities: Floats, *, bins: int = 15) -> Cali
             accuracy=float(right[where == b].mean()),
             count=int(np.sum(where == b)),
         )
-        for b in range(bins)
+        for b in range(len(edges) - 1)
         if np.any(where == b)
     ]
-    error = sum(abs(b.confidence - b.accuracy) * b.count for b in filled) / max(len(truth), 1)
-    return Calibration(error=float(error), bins=tuple(filled))
+    rows = max(len(truth), 1)
+    error = sum(abs(b.confidence - b.accuracy) * b.count for b in filled) / rows
+    # If the probabilities were right, the number of hits in a bin would vary as a sum of coin
+    # tosses does, and the mean distance from 0 of what is normal is sqrt(2 / pi) deviations.
+    variance = np.bincount(where, (confidence * (1 - confidence)).clip(min=0))
+    noise = np.sqrt(2 / np.pi * variance).sum() / rows
+    return Calibration(error=float(error), bins=tuple(filled), noise=float(noise))
+
+
+def brier_score(truth: Labels, probabilities: Floats) -> float:
+    """Return the mean squared distance of the probabilities from the truth, 0 to 2.
+
+    Unlike the calibration error it also falls as the probabilities tell more rows apart.
+    """
+    wanted = np.arange(probabilities.shape[1]) == np.asarray(truth)[:, None]
+    return float(np.mean(((probabilities - wanted) ** 2).sum(axis=1)))
 
 
 def negative_log_likelihood(truth: Labels, logits: Floats, *, temperature: float) -> float:

@@ -2,8 +2,12 @@
 
     config.json              what the model is, and size and SHA-256 of the other files
     model.safetensors        table, scale (int8 only), hidden_bias, head_weight, head_bias
-    vocabulary.safetensors   hashes of the rows' n-grams, and the bridges (see `ngram_index`)
+    vocabulary.safetensors   hashes of the rows' n-grams, and the slots (see `ngram_index`)
     ngrams.txt.zst           the n-grams as strings, by row; not needed to predict, may be absent
+
+Table and slots are used where they lie, so processes share them and loading does not read the
+table. Everything else is compared with its checksum whenever it is read, and the whole when that is
+asked for: a damaged table can make a wrong answer until then, but nothing worse.
 
 `config.json` is written last, and taken away first when a model is replaced: a directory without
 one is no model.
@@ -12,6 +16,8 @@ one is no model.
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
 
     from sparsedistill.text.buffers import TextBuffer
 
-FORMAT = 1
+FORMAT = 2
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 HASHES_FILE = "vocabulary.safetensors"
@@ -59,13 +65,17 @@ class ModelConfig:
         spec: The n-grams.
         max_ngrams: Known n-grams of a text that count.
         rows: Of the table.
-        hidden: Its width.
-        bridges: How many hashes of bridges there are.
+        hidden: Width of the hidden layer.
+        width: Of the table; where it is another, there is a projection.
+        slots: How many the index has.
         table_type: Type of the table.
         activation: "relu" or "tanh".
         temperature: For probabilities.
+        layers: SHA-256 of all tensors but the table.
         files: Bytes and SHA-256 of each other file, by name.
         training: Where the model comes from; free form.
+        thresholds: See `Classifier`.
+        reference: See `Classifier`.
     """
 
     labels: tuple[str, ...]
@@ -73,12 +83,16 @@ class ModelConfig:
     max_ngrams: int
     rows: int
     hidden: int
-    bridges: int
+    width: int
+    slots: int
     table_type: TableType
     activation: str
     temperature: float
+    layers: str
     files: Mapping[str, tuple[int, str]]
     training: Mapping[str, Any]
+    thresholds: Mapping[str, float]
+    reference: Mapping[str, Any]
 
 
 def save_model(
@@ -87,6 +101,8 @@ def save_model(
     vocabulary: Vocabulary | TextBuffer | None,
     *,
     training: Mapping[str, Any] | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    reference: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model to a directory, which is made; what lies there is replaced.
 
@@ -95,6 +111,8 @@ def save_model(
         folded: The model.
         vocabulary: Its n-grams (or just their strings, by row); None leaves the strings out.
         training: JSON values that tell where the model comes from.
+        thresholds: See `Classifier`.
+        reference: See `Classifier`.
 
     Raises:
         DataError: The vocabulary is not the model's.
@@ -110,8 +128,10 @@ def save_model(
     }
     if folded.scale is not None:
         tensors["scale"] = folded.scale
+    if folded.projection is not None:
+        tensors["projection"] = folded.projection
     write_tensors(directory / MODEL_FILE, tensors)
-    index = {"hashes": folded.index.hashes, "bridges": folded.index.bridges}
+    index = {"hashes": folded.index.hashes, "slots": folded.index.slots}
     write_tensors(directory / HASHES_FILE, index)
     names = [MODEL_FILE, HASHES_FILE]
     if ngrams is not None:
@@ -123,19 +143,23 @@ def save_model(
         "ngrams": folded.spec.to_json(),
         "max_ngrams": folded.max_ngrams,
         "rows": len(folded.index),
-        "bridges": len(folded.index.bridges),
+        "slots": len(folded.index.slots),
         "hidden": folded.hidden,
+        "width": folded.width,
         "dtype": folded.table_type,
         "activation": folded.activation,
         "temperature": folded.temperature,
         "hash": oracle.HASH_NAME,
+        "layers": _layers_digest(tensors),
         "files": {
             name: {"bytes": (directory / name).stat().st_size, "sha256": _sha256(directory / name)}
             for name in names
         },
         "training": dict(training or {}),
+        "thresholds": dict(thresholds or {}),
+        "reference": dict(reference or {}),
     }
-    write_json(directory / CONFIG_FILE, config)
+    write_json(directory / CONFIG_FILE, {**config, "digest": config_digest(config)})
 
 
 def load_model(directory: str | Path, *, verify: bool = False) -> FoldedModel:
@@ -152,8 +176,8 @@ def load_model(directory: str | Path, *, verify: bool = False) -> FoldedModel:
     directory = Path(directory)
     config = read_config(directory)
     for name, (size, digest) in config.files.items():
-        _check_file(directory / name, size, digest if verify else None)
-    table_type, wide = np.dtype(config.table_type), (config.rows, config.hidden)
+        _check_file(directory / name, size, digest if verify or name == HASHES_FILE else None)
+    table_type, wide = np.dtype(config.table_type), (config.rows, config.width)
     expected: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
         "table": (table_type, wide),
         "hidden_bias": (np.float32, (config.hidden,)),
@@ -162,15 +186,23 @@ def load_model(directory: str | Path, *, verify: bool = False) -> FoldedModel:
     }
     if config.table_type == "int8":
         expected["scale"] = (np.float32, (config.rows,))
+    if config.width != config.hidden:
+        expected["projection"] = (np.float32, (config.width, config.hidden))
     arrays = read_tensors(directory / MODEL_FILE, expected)
-    hashes = read_tensors(
-        directory / HASHES_FILE,
-        {"hashes": (np.uint64, (config.rows,)), "bridges": (np.uint64, (config.bridges,))},
-    )
+    if _layers_digest(arrays) != config.layers:
+        raise ModelFileError(f"{directory / MODEL_FILE}: altered: its layers are not those saved")
     if verify and config.table_type != "int8" and not np.isfinite(arrays["table"]).all():
         raise ModelFileError(f"{directory / MODEL_FILE}: table has values that are not finite")
     try:
-        index = NgramIndex(**hashes)
+        index = NgramIndex(
+            **read_tensors(
+                directory / HASHES_FILE,
+                {"hashes": (np.uint64, (config.rows,)), "slots": (np.uint64, (config.slots,))},
+            )
+        )
+        index.check()
+        if verify and not np.array_equal(index.find(index.hashes), np.arange(config.rows)):
+            raise DataError("the slots are not those of the hashes")
     except DataError as error:
         raise ModelFileError(f"{directory / HASHES_FILE}: {error}") from error
     try:
@@ -199,7 +231,7 @@ def load_ngrams(directory: str | Path) -> TextBuffer | None:
     config = read_config(directory)
     if STRINGS_FILE not in config.files:
         return None
-    _check_file(directory / STRINGS_FILE, config.files[STRINGS_FILE][0], None)
+    _check_file(directory / STRINGS_FILE, *config.files[STRINGS_FILE])
     return read_strings(directory / STRINGS_FILE, config.rows)
 
 
@@ -213,17 +245,24 @@ def read_config(directory: str | Path) -> ModelConfig:
     if not path.exists():
         raise ModelFileError(f"{path}: there is no such file; is {directory} a model's directory?")
     config = read_json(path)
-    check_format(path, config, FORMAT)
+    check_format(path, config, FORMAT, oldest=FORMAT)
+    digest = config.pop("digest", None)
+    if digest != config_digest(config):
+        raise ModelFileError(f"{path}: altered: it is not what its digest says")
     if config.get("hash") != oracle.HASH_NAME:
         raise ModelFileError(f"{path}: hash {config.get('hash')!r:.60}, not {oracle.HASH_NAME!r}")
     labels = checked_field(path, config, "labels", list)
-    if not all(isinstance(label, str) for label in labels):
-        raise ModelFileError(f"{path}: labels must be strings: {labels!r:.80}")
+    if not all(isinstance(label, str) and _is_utf8(label) for label in labels):
+        raise ModelFileError(f"{path}: labels must be strings with a UTF-8 form: {labels!a:.80}")
     table_type = checked_field(path, config, "dtype", str)
     if table_type not in get_args(TableType):
         raise ModelFileError(f"{path}: dtype {table_type!r:.60} is none of {get_args(TableType)}")
     temperature = config.get("temperature")
-    if not isinstance(temperature, int | float) or isinstance(temperature, bool):
+    if (
+        not isinstance(temperature, int | float)
+        or isinstance(temperature, bool)
+        or abs(temperature) > sys.float_info.max
+    ):
         raise ModelFileError(f"{path}: temperature must be a number, not {temperature!r:.60}")
     try:
         spec = NgramSpec.from_json(config.get("ngrams"))
@@ -235,12 +274,16 @@ def read_config(directory: str | Path) -> ModelConfig:
         max_ngrams=checked_field(path, config, "max_ngrams", int),
         rows=checked_field(path, config, "rows", int),
         hidden=checked_field(path, config, "hidden", int),
-        bridges=checked_field(path, config, "bridges", int),
+        width=checked_field(path, config, "width", int),
+        slots=checked_field(path, config, "slots", int),
         table_type=table_type,  # type: ignore[arg-type] # checked above
         activation=checked_field(path, config, "activation", str),
         temperature=float(temperature),
+        layers=checked_field(path, config, "layers", str),
         files=_files(path, checked_field(path, config, "files", dict)),
         training=checked_field(path, config, "training", dict),
+        thresholds=checked_field(path, config, "thresholds", dict),
+        reference=checked_field(path, config, "reference", dict),
     )
 
 
@@ -265,6 +308,28 @@ def _check_file(path: Path, size: int, digest: str | None) -> None:
         raise ModelFileError(f"{path}: {found} bytes, expected {size}: truncated or altered")
     if digest is not None and _sha256(path) != digest:
         raise ModelFileError(f"{path}: altered: its SHA-256 is not the one in {CONFIG_FILE}")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _layers_digest(tensors: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 of all tensors but the table, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(set(tensors) - {"table"}):
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the configuration, however it is laid out in its file."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -79,10 +79,10 @@ class Vocabulary:
         wrong = np.flatnonzero(hashes != self.hashes)
         if len(wrong):
             raise DataError(f"row {wrong[0]}: the hash is not that of {self.ngrams[wrong[0]]!r}")
-        index = NgramIndex(self.hashes, np.zeros(0, np.uint64))
+        index = NgramIndex.build(self.hashes, np.zeros(0, np.uint64))
         bridges = np.unique(prefixes[index.find(prefixes) < 0])
         if len(bridges):
-            index = NgramIndex(self.hashes, bridges)
+            index = NgramIndex.build(self.hashes, bridges)
         object.__setattr__(self, "orders", frozen(orders, np.uint8))
         object.__setattr__(self, "index", index)
 

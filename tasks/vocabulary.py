@@ -229,7 +229,7 @@ def _counts_in(
 ) -> npt.NDArray[np.int64]:
     """Return how often each n-gram was counted in ``train``, int64 [hashes]."""
     found = np.zeros(len(hashes), np.int64)
-    index = NgramIndex(hashes, np.zeros(0, np.uint64))
+    index = NgramIndex.build(hashes, np.zeros(0, np.uint64))
     source = CountFile(train, spec)
     for order in source.entries:
         for part in source.parts(order):

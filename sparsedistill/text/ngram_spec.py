@@ -41,12 +41,14 @@ class NgramSpec:
     def __post_init__(self) -> None:
         if self.tokenizer not in get_args(TokenizerName):
             known = ", ".join(get_args(TokenizerName))
-            raise ConfigError(f"unknown tokenizer {self.tokenizer!r}; there are {known}")
+            raise ConfigError(f"unknown tokenizer {self.tokenizer!r:.60}; there are {known}")
         if not (type(self.min_n) is int and type(self.max_n) is int):
-            raise ConfigError(f"min_n and max_n are integers, not {self.min_n!r}, {self.max_n!r}")
+            raise ConfigError(
+                f"min_n and max_n are integers, not {self.min_n!r:.40}, {self.max_n!r:.40}"
+            )
         if not 1 <= self.min_n <= self.max_n <= MAX_ORDER:
             raise ConfigError(
-                f"n-gram lengths {self.min_n} to {self.max_n}: "
+                f"n-gram lengths {self.min_n!s:.20} to {self.max_n!s:.20}: "
                 f"need 1 <= min_n <= max_n <= {MAX_ORDER}"
             )
 
@@ -62,5 +64,5 @@ class NgramSpec:
             ConfigError: Not such an object.
         """
         if not isinstance(value, dict) or set(value) != {"tokenizer", "min_n", "max_n"}:
-            raise ConfigError(f"an n-gram spec has tokenizer, min_n and max_n; got {value!r}")
+            raise ConfigError(f"an n-gram spec has tokenizer, min_n and max_n; got {value!r:.80}")
         return cls(value["tokenizer"], value["min_n"], value["max_n"])

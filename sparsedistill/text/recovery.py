@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsedistill.errors import DataError
 from sparsedistill.jit import kernel
-from sparsedistill.ngram_index import find_one, make_slots, touch
+from sparsedistill.ngram_index import ask_for, find_one, make_slots, row_mask
 from sparsedistill.parallel import map_ahead
 from sparsedistill.text import kernels
 from sparsedistill.text.buffers import TextBuffer, frozen
@@ -48,16 +48,14 @@ class Wanted(NamedTuple):
     Attributes:
         filter: uint64[words], a bit for the first bits of each hash.
         bits: How many bits number one in the filter.
-        keys: uint64[slots], and
-        slots: int32[slots]: which hash it is; see `NgramIndex`.
-        empty: What is in an empty slot.
+        slots: uint64[slots]: which hash it is; see `NgramIndex`.
+        low: Which bits of a slot say so.
     """
 
     filter: NDArray[np.uint64]
     bits: int
-    keys: NDArray[np.uint64]
-    slots: NDArray[np.int32]
-    empty: np.uint64
+    slots: NDArray[np.uint64]
+    low: np.uint64
 
 
 def ngram_strings(texts: TextBuffer, spec: NgramSpec, hashes: NDArray[np.uint64]) -> TextBuffer:
@@ -172,11 +170,11 @@ class _Search:
 
 
 def _wanted(hashes: NDArray[np.uint64]) -> Wanted:
-    keys, slots, empty = make_slots(hashes, np.zeros(0, np.uint64))
+    slots = make_slots(hashes, np.zeros(0, np.uint64))
     bits = max(_SMALLEST_FILTER, len(hashes).bit_length() + _FILTER_BITS - 1)
     bitmap = np.zeros(1 << bits >> 6, np.uint64)
     fill_filter(frozen(hashes, np.uint64), bits, bitmap)
-    return Wanted(frozen(bitmap, np.uint64), bits, keys, slots, empty)
+    return Wanted(frozen(bitmap, np.uint64), bits, slots, row_mask(len(hashes)))
 
 
 @kernel
@@ -219,7 +217,6 @@ def find_rows(
     scratch = make_scratch(offsets, row, stop)
     ngrams = np.empty(_STRIDE * sizes[1], np.uint64)
     places = np.empty(len(ngrams), np.int64)
-    touched = np.uint64(0)
     n = 0
     while row < stop:
         tokens = tokenise(data, offsets[row], offsets[row + 1], rules, scratch)
@@ -227,9 +224,9 @@ def find_rows(
             until = min(tokens, token + _STRIDE)
             hashed = hash_ngrams(scratch.hashes, token, until, tokens, sizes[1], ngrams)
             written = filter_ngrams(ngrams, places, (token, hashed, tokens), sizes, wanted)
-            touched ^= touch(ngrams, written, wanted.keys, wanted.slots)
+            ask_for(ngrams, written, wanted.slots)
             for i in range(written):
-                entry = find_one(ngrams[i], wanted.keys, wanted.slots, wanted.empty)
+                entry = find_one(ngrams[i], wanted.slots, wanted.low)
                 if entry < 0 or seen[entry]:
                     continue
                 end = write_string(scratch, places[i] >> 3, places[i] & 7, text, ends[n])
@@ -242,9 +239,6 @@ def find_rows(
             token = until
         row += 1
         token = 0
-    # Never true, but the compiler cannot know, and so keeps the loads of `touch`.
-    if touched == np.uint64(1) and n < 0:
-        n = 0
     return row, token, n
 
 

@@ -74,20 +74,20 @@ def test_what_only_begins_a_known_ngram_is_a_bridge_and_has_no_row():
 
 def test_a_vocabulary_of_the_most_frequent_needs_no_bridges():
     vocabulary = Vocabulary.from_ngrams(NgramSpec(), ["not", "very", "not very"])
-    assert len(vocabulary.index.bridges) == 0
+    assert vocabulary.index.bridges == 0
 
 
 def test_an_index_of_small_hashes_finds_them_and_nothing_else():
-    # 0 and 1 are what empty slots would hold; all the others run into one another.
+    # 0 is what empty slots hold; all the others but 1 begin at the same slot.
     hashes = np.array([0, 1, 16, 32, 48, 2**63], np.uint64)
-    index = NgramIndex(hashes, np.zeros(0, np.uint64))
+    index = NgramIndex.build(hashes, np.zeros(0, np.uint64))
     assert index.find(hashes).tolist() == list(range(6))
-    assert index.find(np.array([2, 3, 64, index.empty], np.uint64)).tolist() == [UNKNOWN] * 4
+    assert index.find(np.array([2, 3, 64, 2**64 - 1], np.uint64)).tolist() == [UNKNOWN] * 4
 
 
 def test_one_hash_twice_is_refused_by_row():
     with pytest.raises(DataError, match="entries 1 and 3"):
-        NgramIndex(np.array([5, 7, 9, 7], np.uint64), np.zeros(0, np.uint64))
+        NgramIndex.build(np.array([5, 7, 9, 7], np.uint64), np.zeros(0, np.uint64))
 
 
 def test_no_room_for_any_ngram_is_refused():

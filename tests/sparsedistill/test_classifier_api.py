@@ -1,6 +1,8 @@
 import threading
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 import pytest
 from folded_cases import NGRAMS, TEXTS, small_model, small_vocabulary
 from hypothesis import given, settings
@@ -28,20 +30,89 @@ def test_one_text_gives_one_result_and_many_give_one_each(student):
 
 @pytest.mark.parametrize(
     "form",
-    [tuple, iter, np.array, lambda t: np.array(t, object), TextBuffer.from_strings],
-    ids=["tuple", "iterator", "numpy", "objects", "buffer"],
+    [
+        tuple,
+        iter,
+        np.array,
+        lambda t: np.array(t, object),
+        TextBuffer.from_strings,
+        pa.array,
+        lambda t: pa.chunked_array([t[:2], t[2:]]),
+        pl.Series,
+    ],
+    ids=["tuple", "iterator", "numpy", "objects", "buffer", "arrow", "chunks", "polars"],
 )
 def test_texts_may_come_in_any_form(student, form):
     assert student.predict(form(TEXTS)) == student.predict(TEXTS)
     np.testing.assert_array_equal(student.predict_proba(form(TEXTS)), student.predict_proba(TEXTS))
+    assert list(student.stream(form(TEXTS))) == list(student.answers(TEXTS))
 
 
-def test_a_stream_is_read_in_pieces(student, monkeypatch):
-    monkeypatch.setattr(classifier, "CHUNK", 4)
-    assert student.predict(text for text in TEXTS * 3) == student.predict(TEXTS) * 3
-    assert student.predict([]) == []
-    assert student.predict_proba(iter([])).shape == (0, 3)
-    assert student.predict_topk([], 1) == []
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_texts_are_read_in_pieces(student, threads, monkeypatch):
+    monkeypatch.setattr(classifier, "PIECE", 4)
+    monkeypatch.setattr(classifier, "_LEAST", 1)
+    many = Classifier.from_folded(student.folded, threads=threads)
+    assert many.predict(text for text in TEXTS * 3) == student.predict(TEXTS) * 3
+    assert many.predict(TEXTS * 3) == student.predict(TEXTS) * 3
+    assert many.predict([]) == []
+    assert many.predict_proba(iter([])).shape == (0, 3)
+    assert many.predict_topk([], 1) == []
+
+
+def test_a_stream_is_answered_while_it_comes(student, monkeypatch):
+    monkeypatch.setattr(classifier, "PIECE", 2)
+    taken = []
+    answers = student.stream(taken.append(text) or text for text in TEXTS)
+    assert taken == []
+    first = next(answers)
+    assert taken == TEXTS[:2]
+    assert [first, *answers] == list(student.answers(TEXTS))
+
+
+def test_answers_say_in_one_pass_what_the_methods_say_one_by_one(student):
+    answers = student.answers(TEXTS)
+    assert len(answers) == len(TEXTS)
+    assert answers.labels == student.predict(TEXTS)
+    np.testing.assert_array_equal(answers.probabilities, student.predict_proba(TEXTS))
+    np.testing.assert_array_equal(answers.coverage, student.coverage(TEXTS))
+    for answer, row in zip(answers, answers.probabilities, strict=True):
+        assert answer.probability == row.max()
+        assert answer.label == student.classes_[row.argmax()]
+
+
+def test_coverage_is_the_share_of_ngrams_that_are_known(student):
+    # "the", "film", "the film" of the six n-grams; all of one; none.
+    assert student.coverage(["the film unheard", "good", "???"]).tolist() == [0.5, 1.0, 0.0]
+
+
+def test_below_the_threshold_there_is_no_answer(student):
+    top = student.predict_proba(TEXTS).max(axis=1)
+    labels, limit = student.predict(TEXTS), float(np.median(top))
+    expected = [label if p >= limit else None for label, p in zip(labels, top, strict=True)]
+    assert None in expected
+    assert student.predict(TEXTS, abstain_below=limit) == expected
+    assert [student.predict(text, abstain_below=limit) for text in TEXTS] == expected
+    assert student.predict(TEXTS, abstain_below=0) == labels
+
+
+def test_a_threshold_may_be_for_one_label_only(student):
+    labels = student.predict(TEXTS)
+    found = student.predict(TEXTS, abstain_below={labels[0]: 1.0})
+    assert found == [None if label == labels[0] else label for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (1.5, "between 0 and 1, not 1.5"),
+        (float("nan"), "between 0 and 1, not nan"),
+        ({"sports": 0.5}, "'sports', which is no label of the model: its labels are label 0"),
+    ],
+)
+def test_a_threshold_that_cannot_be_meant_is_refused(student, limit, message):
+    with pytest.raises(ConfigError, match=message):
+        student.predict(TEXTS, abstain_below=limit)
 
 
 def test_probabilities_are_the_softmax_at_the_temperature(student):
@@ -98,8 +169,9 @@ def test_an_explanation_counts_each_known_ngram_by_name(student):
     best = student.classes_.index(found.label)
     weights = [abs(c.contributions[best] - c.contributions.mean()) for c in found.ngrams]
     assert weights == sorted(weights, reverse=True)
-    ngram, count, contributions = found.ngrams[0]
-    assert (type(ngram), type(count), contributions.shape) == (str, int, (3,))
+    first = found.ngrams[0]
+    assert (type(first.ngram), type(first.count)) == (str, int)
+    assert first.contributions.shape == (3,)
 
 
 def test_tanh_at_zero_has_the_slope_one():
@@ -137,7 +209,11 @@ def test_threads_give_the_same_results_and_a_classifier_may_be_shared(student):
     [
         (["a", None], "row 1 is a NoneType"),
         (iter(["fine"] * 4097 + ["\ud83d"]), "row 4097 has the lone surrogate"),
-        (b"bytes", "row 0 is a int, not a str"),
+        (b"bytes", "expected a text or many, got bytes"),
+        ({"a", "b"}, "texts in an order, got a set"),
+        (pa.array(["a", None]), "row 1 is null"),
+        (pa.array([1]), "column of strings, got int64"),
+        ("\ud83d", "row 0 has the lone surrogate"),
         (7, "expected a text or many, got int"),
         (np.array([["a"]]), "one dimension"),
     ],

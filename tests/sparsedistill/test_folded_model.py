@@ -4,12 +4,11 @@ from folded_cases import NGRAMS, TEXTS, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsedistill import folded
-from sparsedistill.bags import Bags
+from sparsedistill import folded, fused
 from sparsedistill.errors import ConfigError, DataError
 from sparsedistill.folded import convert_table
 from sparsedistill.text import oracle
-from sparsedistill.text.buffers import TextBuffer
+from sparsedistill.text.buffers import TextBuffer, frozen
 
 TYPES = ["float32", "float16", "int8"]
 
@@ -38,10 +37,9 @@ def test_logits_equal_the_matrix_formula(table_type, activation, hidden):
 
 def test_a_text_without_known_ngrams_has_the_zero_vector_for_its_mean():
     model = small_model()
-    expected = model.head(model.hidden_bias[None])
-    np.testing.assert_array_equal(
-        model.logits(TextBuffer.from_strings(["", "??"])), [*expected] * 2
-    )
+    expected = model.head(model.hidden_bias[None]).astype(np.float32)
+    logits = model.logits(TextBuffer.from_strings(["", "??"]))
+    np.testing.assert_allclose(logits, [*expected] * 2, rtol=1e-6)
 
 
 def test_only_the_first_max_ngrams_count():
@@ -64,11 +62,52 @@ def test_a_texts_logits_depend_on_no_other_text_and_not_on_threads(table_type, m
 def test_every_finite_float16_is_read_exactly():
     values = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     values = values[np.isfinite(values)]
-    model = small_model(hidden=len(values), table=np.tile(values, (len(NGRAMS), 1)))
-    sums = np.empty((1, len(values)), np.float32)
-    bags = Bags(np.array([3]), np.array([0, 1]))
-    folded.add_float16(bags.rows, bags.offsets, model.table.view(np.uint16), sums)
-    np.testing.assert_array_equal(sums[0], values.astype(np.float32))
+    table = frozen(values[None].view(np.uint16), np.uint16)
+    sums, part = np.empty(len(values), np.float32), np.empty(len(values), np.float32)
+    one = frozen(np.ones(1), np.float32)
+    fused.add_rows(np.zeros(1, np.int32), 1, table, one, part, sums)
+    np.testing.assert_array_equal(sums, values.astype(np.float32))
+
+
+WORDS = [*NGRAMS, "unheard", "ÀB", "it's", "\ud7ff", "x"]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), max_size=300).map(" ".join), max_size=8),
+    st.sampled_from(TYPES),
+    st.integers(1, 40),
+    st.integers(1, 300),
+    st.integers(1, 3),
+)
+@settings(deadline=None, max_examples=150)
+def test_the_fused_loop_computes_what_the_steps_say(texts, table_type, hidden, most, threads):
+    model = small_model(hidden=hidden, max_ngrams=most).converted(table_type)
+    buffer = TextBuffer.from_strings(texts)
+    scores = model.run(buffer, threads=threads)
+    bags = model.bags(buffer)
+    expected = model.head(model.hidden_vectors(bags))
+    np.testing.assert_allclose(scores.logits, expected, rtol=1e-6, atol=1e-6)
+    assert scores.known.tolist() == np.diff(bags.offsets).tolist()
+    for text, row in zip(texts, scores.logits, strict=True):
+        np.testing.assert_array_equal(model.run_one(text.encode()), row)
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join))
+def test_all_ngrams_of_a_text_are_counted_where_none_is_left_out(text):
+    model = small_model()
+    scores = model.run(TextBuffer.from_strings([text]))
+    ngrams = oracle.ngrams(text, model.spec)
+    assert scores.total.tolist() == [len(ngrams)]
+    known = sum(ngram in NGRAMS for ngram in ngrams)
+    assert scores.coverage[0] == np.float32(known / max(1, len(ngrams)))
+
+
+def test_what_lies_behind_the_last_ngram_that_counts_is_not_looked_up():
+    model = small_model(max_ngrams=2)
+    scores = model.run(TextBuffer.from_strings(["good bad unheard of it all", "good unheard bad"]))
+    # Of 1 to 4 tokens, from the first two tokens of the first text, from all three of the second.
+    assert scores.total.tolist() == [8, 6]
+    assert scores.known.tolist() == [2, 2]
 
 
 @given(st.lists(st.floats(-10000, 10000, width=32), min_size=1, max_size=8), st.floats(1e-6, 1e3))

@@ -1,12 +1,20 @@
+import hashlib
 import json
 
 import numpy as np
 import pytest
 from folded_cases import NGRAMS, TEXTS, small_model, small_vocabulary
+from safetensors.numpy import load_file, save_file
 
 from sparsedistill import Classifier
 from sparsedistill.errors import DataError, ModelFileError
-from sparsedistill.model_format import load_model, load_ngrams, read_config, save_model
+from sparsedistill.model_format import (
+    config_digest,
+    load_model,
+    load_ngrams,
+    read_config,
+    save_model,
+)
 from sparsedistill.text.buffers import TextBuffer
 
 FILES = ["config.json", "model.safetensors", "ngrams.txt.zst", "vocabulary.safetensors"]
@@ -38,7 +46,7 @@ def test_the_directory_holds_what_the_design_says_and_the_same_model_the_same_by
     saved, tmp_path
 ):
     assert sorted(path.name for path in saved.iterdir()) == FILES
-    Classifier.load(saved).save(tmp_path / "again")
+    Classifier.load(saved).save_pretrained(tmp_path / "again")
     for name in FILES:
         assert (saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     assert list(load_ngrams(saved)) == NGRAMS
@@ -58,7 +66,7 @@ def test_a_model_may_do_without_its_strings(tmp_path):
     assert classifier.explain("the film").ngrams[0].ngram in NGRAMS
     assert load_ngrams(tmp_path) is None
     assert classifier.ngrams is None
-    classifier.save(tmp_path / "again")
+    classifier.save_pretrained(tmp_path / "again")
     assert not (tmp_path / "again" / "ngrams.txt.zst").exists()
 
 
@@ -78,7 +86,10 @@ def test_replacing_a_model_leaves_a_loaded_one_as_it_was(saved):
 
 
 def edit(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    """Change a configuration as someone would who knows how it is signed."""
+    config = {**json.loads(path.read_text()), **changes}
+    config.pop("digest")
+    path.write_text(json.dumps({**config, "digest": config_digest(config)}))
 
 
 def cut(path):
@@ -88,7 +99,8 @@ def cut(path):
 def cut_and_hide_it(directory, name):
     cut(directory / name)
     files = json.loads((directory / "config.json").read_text())["files"]
-    files[name]["bytes"] = (directory / name).stat().st_size
+    content = (directory / name).read_bytes()
+    files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     edit(directory / "config.json", files=files)
 
 
@@ -98,16 +110,16 @@ def cut_and_hide_it(directory, name):
         (lambda d: (d / "config.json").unlink(), "config.json: there is no such file"),
         (lambda d: (d / "config.json").write_bytes(b"\xff"), "config.json: not JSON"),
         (lambda d: (d / "config.json").write_text("[]"), "config.json: not a JSON object"),
-        (lambda d: edit(d / "config.json", format=2), "config.json: format 2 is newer"),
+        (lambda d: edit(d / "config.json", format=3), "config.json: format 3 is newer"),
         (lambda d: edit(d / "config.json", format="1"), "config.json: format must be of type int"),
-        (lambda d: edit(d / "config.json", format=0), "no format 0"),
+        (lambda d: edit(d / "config.json", format=1), "format 1 is not read any more"),
         (lambda d: edit(d / "config.json", labels=["a", 2, "b"]), "labels must be strings"),
         (lambda d: edit(d / "config.json", labels=["a", "a", "b"]), "config.json: .*different"),
         (lambda d: edit(d / "config.json", labels=["a", "b"]), r"head_weight is F32\[3, 37\]"),
         (lambda d: edit(d / "config.json", rows=12), r"table is F32\[11, 37\]"),
         (lambda d: edit(d / "config.json", rows=-1), "rows is negative"),
         (lambda d: edit(d / "config.json", hidden=None), "hidden must be of type int"),
-        (lambda d: edit(d / "config.json", bridges=5), "vocabulary.safetensors: bridges"),
+        (lambda d: edit(d / "config.json", slots=5), "vocabulary.safetensors: slots"),
         (lambda d: edit(d / "config.json", dtype="float64"), "dtype 'float64'"),
         (lambda d: edit(d / "config.json", dtype="float16"), "table is F32"),
         (lambda d: edit(d / "config.json", dtype="int8"), "model.safetensors: holds"),
@@ -124,6 +136,12 @@ def cut_and_hide_it(directory, name):
                 d / "config.json", files={"model.safetensors": 1, "vocabulary.safetensors": 1}
             ),
             "must be an object",
+        ),
+        (
+            lambda d: (d / "config.json").write_text(
+                (d / "config.json").read_text().replace("label 1", "label 9")
+            ),
+            "config.json: altered",
         ),
         (lambda d: cut(d / "model.safetensors"), "model.safetensors: .* truncated"),
         (lambda d: cut(d / "ngrams.txt.zst"), "ngrams.txt.zst: .* truncated"),
@@ -142,6 +160,59 @@ def test_a_damaged_model_is_refused_with_file_and_reason(saved, damage, message)
     damage(saved)
     with pytest.raises(ModelFileError, match=message):
         Classifier.load(saved)
+
+
+def rewrite(directory, name, change):
+    """Change a file's tensors and sign it as someone would who knows how."""
+    path = directory / name
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    content = path.read_bytes()
+    files = json.loads((directory / "config.json").read_text())["files"]
+    files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    edit(directory / "config.json", files=files)
+
+
+def point_outside(tensors):
+    tensors["slots"][tensors["slots"] != 0] |= np.uint64(15)
+
+
+def leave_no_slot_empty(tensors):
+    tensors["slots"][:] = 1
+
+
+def other_bias(tensors):
+    tensors["head_bias"] += 1
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("vocabulary.safetensors", point_outside, "a slot points outside of the 11 rows"),
+        ("vocabulary.safetensors", leave_no_slot_empty, "more than half of the slots are taken"),
+        ("model.safetensors", other_bias, "its layers are not those saved"),
+    ],
+)
+def test_a_hostile_file_with_right_checksums_is_refused_all_the_same(saved, name, change, message):
+    rewrite(saved, name, change)
+    with pytest.raises(ModelFileError, match=f"{name}: .*{message}"):
+        Classifier.load(saved)
+
+
+def test_a_changed_vocabulary_is_found_at_once(saved):
+    path = saved / "vocabulary.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"vocabulary.safetensors: altered"):
+        Classifier.load(saved)
+
+
+def test_a_damaged_table_that_makes_no_number_is_an_error_and_no_answer(saved):
+    rewrite(saved, "model.safetensors", lambda tensors: tensors["table"].fill(np.nan))
+    with pytest.raises(ModelFileError, match="damaged"):
+        Classifier.load(saved).predict("the film was good")
 
 
 def test_a_changed_byte_is_found_when_asked_to_verify(saved):
@@ -166,5 +237,5 @@ def test_damaged_strings_are_found_when_they_are_asked_for(saved):
     path = saved / "ngrams.txt.zst"
     path.write_bytes(bytes(path.stat().st_size))
     classifier = Classifier.load(saved)
-    with pytest.raises(ModelFileError, match=r"ngrams.txt.zst: damaged"):
+    with pytest.raises(ModelFileError, match=r"ngrams.txt.zst: altered"):
         _ = classifier.ngrams
