@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from dashboards import sections
+from dashboards import highlighting, sections
 from dashboards.format import one_line
 from dashboards.markup import Html, join, tag
 from dashboards.summary import Summary, check_format, facts, headline
@@ -27,7 +27,7 @@ def render_report(summary: Summary) -> str:
     """
     check_format(summary)
     # From the package itself: written by us, so it is markup already.
-    style = Html(resources.files("dashboards").joinpath("report.css").read_text("utf-8"))
+    style = resources.files("dashboards").joinpath("report.css").read_text("utf-8")
     name = one_line(summary.get("name", "run"))
     parts = [(anchor, heading, make(summary)) for anchor, heading, make in sections.SECTIONS]
     head = tag(
@@ -37,7 +37,7 @@ def render_report(summary: Summary) -> str:
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         Html('<meta name="color-scheme" content="light dark">'),
         tag("title", f"{name}: sparsedistill report"),
-        tag("style", style),
+        tag("style", Html(style + highlighting.style())),
     )
     body = tag(
         "body",

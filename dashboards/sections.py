@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dashboards import charts, theme
 from dashboards import format as fmt
 from dashboards.blocks import Cell, figure, measured, pair, quiet, swatch, table
+from dashboards.compression import package
 from dashboards.drawing import model_names
 from dashboards.markup import Html, join, tag
 from dashboards.mistakes import mistakes
@@ -219,37 +220,6 @@ def _known_share(row: Summary) -> Html:
     value = known / every if known is not None and every else None
     name = charts.ORDER_NAMES.get(int(order), f"{order:.0f} words")
     return join([fmt.share(value), name], between=" of ")
-
-
-_STEPS = {
-    "fold": "Fold the first layer into the table",
-    "prune": "Prune rows that matter least",
-    "quantise": "Store numbers in fewer bits",
-    "calibrate": "Calibrate the confidence",
-}
-
-
-def package(summary: Summary) -> Html:
-    """What each step from checkpoint to deployable model cost and gained."""
-    found = rows(summary, "package", "steps")
-    if not found:
-        return quiet("No package: the student was not packaged in this run.")
-    body: list[list[Cell]] = [
-        [
-            _STEPS.get(str(row.get("step")), fmt.one_line(row.get("step"))),
-            measured(row, "max_logit_difference", fmt.decimal),
-            measured(row, "accuracy", fmt.exact_share),
-            measured(row, "bytes", fmt.size),
-        ]
-        for row in found
-    ]
-    note = "Largest change: of any logit of any held-out text, against the step before."
-    return join(
-        [
-            table(["Step", "Largest change", "Accuracy", "Size"], body),
-            tag("p", note, class_="note"),
-        ]
-    )
 
 
 SECTIONS: tuple[tuple[str, str, Callable[[Summary], Html]], ...] = (

@@ -125,9 +125,9 @@ def _finetune(config: DistillConfig, rows: Rows) -> Need:
 
 
 def _package(config: DistillConfig, rows: Rows) -> Need:
-    width = {"float32": 4, "float16": 2, "int8": 1}[config.package.dtype]
-    kept = round(config.vocabulary.size * config.package.keep_share)
-    return Need(rows.dev, kept * (width * config.student.hidden + 40), 2 * _table(config))
+    width = {"float32": 4, "float16": 2, "int8": 1}[config.package.dtype or "float32"]
+    kept = round(config.vocabulary.size * (config.package.keep_share or 1.0))
+    return Need(rows.dev, kept * (width * config.student.hidden + 40), 3 * _table(config))
 
 
 def _evaluation(config: DistillConfig, rows: Rows) -> Need:

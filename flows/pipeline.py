@@ -76,7 +76,7 @@ class Pipeline:
                 student.STAGE, (*texts, *taught, "vocabulary", "features", "logits"), self._student
             ),
             Step(finetune.STAGE, ("dataset", "features", "student"), self._finetune),
-            Step(package.STAGE, ("dataset", "vocabulary", "finetune"), self._package),
+            Step(package.STAGE, (*texts, "vocabulary", "finetune"), self._package),
             Step(evaluation.STAGE, _BEFORE_EVALUATION + taught, self._evaluation),
             Step(report.STAGE, ("evaluation", *_BEFORE_EVALUATION, *taught), self._report),
         )
@@ -189,6 +189,7 @@ class Pipeline:
             students=made["finetune"],
             vocabulary=made["vocabulary"][0],
             splits=_by_split(made["dataset"]),
+            corpus=corpus.shards(made["corpus"][0]),
             max_ngrams=self.config.features.max_ngrams,
             threads=self.config.run.threads,
         )

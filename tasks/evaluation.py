@@ -14,8 +14,9 @@ from pydantic import Field
 from safetensors.numpy import load_file
 
 from sparsedistill.classifier import Classifier
+from sparsedistill.compression.folding import fold
+from sparsedistill.compression.sizes import model_bytes
 from sparsedistill.errors import DataError
-from sparsedistill.packaging import fold, model_bytes
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks import baseline
 from tasks.comparison import (
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from storage import Artifact, Input
 
-KIND, VERSION = "evaluation", 4
+KIND, VERSION = "evaluation", 5
 FILE = "evaluation.json"
 TITLES = {
     "tfidf_lr": "TF-IDF + LR",
@@ -203,10 +204,13 @@ class _Evaluation:
         from sparsedistill.teacher.labelling import LabellingOptions, Teacher
 
         maximum: Any = artifact.statistics["max_length"]
+        precision: Any = artifact.statistics["precision"]
         teacher = Teacher(
             artifact.directory() / MODEL_DIRECTORY,
             labels=self._test.label_names,
-            options=LabellingOptions(max_length=maximum, threads=self._threads),
+            options=LabellingOptions(
+                max_length=maximum, threads=self._threads, precision=precision
+            ),
         )
         wanted = int(self._settings["teacher_texts"])  # type: ignore[arg-type]
         step = max(1, len(self._texts) // wanted)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from storage import Artifact
 
-KIND, VERSION = "report", 1
+KIND, VERSION = "report", 2
 REPORT_FILE, SUMMARY_FILE = "report.html", "summary.json"
 _STUDENT = "dan_kd_ft"
 
@@ -111,7 +111,9 @@ def summarise(
             "known_per_text": known["known_per_text"],
             "texts_without": known["texts_without"],
         },
-        "package": {"steps": made["package"][0].statistics["steps"]},
+        "package": {
+            part: made["package"][0].statistics[part] for part in ("steps", "curve", "tried")
+        },
         "stages": _stages(made, store),
         "lineage": _lineage(made),
     }

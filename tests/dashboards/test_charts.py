@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from summary_example import make_summary
 
-from dashboards import charts, theme
+from dashboards import charts, compression, theme
 from dashboards.layout import apart
 from dashboards.lineage import lineage_svg
 from dashboards.png import packed
@@ -28,6 +28,7 @@ PICTURES = {
     "confusion": lambda s: charts.confusion(s, "dan_kd_ft"),
     "orders": charts.ngrams_per_order,
     "coverage": charts.coverage,
+    "pruning": compression.pruning_curve,
     "seconds": charts.stage_seconds,
     "bytes": charts.stage_bytes,
 }
@@ -157,6 +158,23 @@ def test_bins_without_texts_are_not_points(summary):
     }
     shown = texts(svg(charts.reliability(summary, "before")))
     assert "0%" not in shown
+
+
+def test_the_pruning_curve_has_a_line_for_every_rule_that_was_measured(summary):
+    names = {"contribution", "count in train", "count in everything", "single words first"}
+    assert names <= set(texts(svg(compression.pruning_curve(summary))))
+    curve = summary["package"]["curve"]
+    summary["package"]["curve"] = [point for point in curve if point["rule"] != "train_count"]
+    shown = set(texts(svg(compression.pruning_curve(summary))))
+    assert shown & names == names - {"count in train"}
+
+
+def test_a_point_without_accuracy_or_of_no_share_is_left_out(summary):
+    damage = [{"accuracy": None}, {"share": 0}, {"rule": "new"}]
+    for point, change in zip(summary["package"]["curve"], damage, strict=False):
+        point.update(change)
+    values = compression.pruning_curve(summary).to_dict()["datasets"].values()
+    assert {len(rows) for rows in values} == {25}
 
 
 def test_png_is_a_png():

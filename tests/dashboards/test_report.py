@@ -204,6 +204,41 @@ def test_a_text_with_an_address_is_shown_and_not_linked(summary):
     assert "a" not in {tag for tag, _ in page.tags}
 
 
+def test_words_of_an_example_are_marked_by_what_they_do_and_not_by_colour_alone(summary):
+    example = {
+        "text": "  not a bad film <b>",
+        "words": [[2, 5, -0.9], [6, 7, 0.01], [8, 11, 1.8], [12, 16, 0.9], [17, 20, 0.5]],
+    }
+    summary["disagreements"]["examples"] = [example]
+    section = str(MAKERS["mistakes"](summary))
+    assert '<mark class="against s2" title="−0.90">not</mark> a ' in section
+    assert '<mark class="for s4" title="+1.80">bad</mark>' in section
+    assert '<mark class="for s2" title="+0.50">&lt;b&gt;</mark>' in section
+    assert "away from it" in section
+    css = resources.files("dashboards").joinpath("highlighting.css").read_text("utf-8")
+    assert {"solid", "dashed"} <= set(re.findall("solid|dashed", css))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [None, 7, [None], [[0, 3]], [[0, 3, None]], [[0, 3, float("nan")]], [[3, 0, 1.0]],
+     [[0, 900, 1.0]], [[-2, 3, 1.0]], [["0", 3, 1.0]]],
+)  # fmt: skip
+def test_words_that_are_none_leave_the_text_as_it_is(summary, words):
+    summary["disagreements"]["examples"] = [{"text": "not a bad film", "words": words}]
+    assert '<blockquote dir="auto">not a bad film</blockquote>' in MAKERS["mistakes"](summary)
+
+
+def test_a_text_that_is_cut_keeps_the_marks_of_what_is_left(summary):
+    text = "good " * 200
+    words = [[5 * i, 5 * i + 4, 1.0] for i in range(200)]
+    summary["disagreements"]["examples"] = [{"text": text, "words": words}]
+    section = str(MAKERS["mistakes"](summary))
+    marked = section.partition("<blockquote")[2].partition("</blockquote>")[0]
+    assert marked.count("<mark") == 84
+    assert marked.endswith("…")
+
+
 def test_the_same_summary_gives_the_same_bytes(html):
     assert render_report(json.loads(json.dumps(make_summary()))) == html
 

@@ -12,7 +12,8 @@ from helpers.tiny_task import LABELS
 from dashboards.summary import headline
 from flows.delivery import RunResult
 from sparsedistill.classifier import Classifier
-from sparsedistill.errors import DataError
+from sparsedistill.errors import ConfigError, DataError
+from sparsedistill.memory import parse_size
 from sparsedistill.metrics import softmax
 from tasks.features import read_features
 from tasks.package import _refuse_bad_fold
@@ -51,6 +52,49 @@ def test_every_step_is_compared_with_the_one_before(stocked: Workshop):
     assert steps[1]["max_logit_difference"] > steps[0]["max_logit_difference"]
     assert steps[0]["bytes"] > steps[1]["bytes"] > steps[2]["bytes"]
     assert all(0 <= step["accuracy"] <= 1 for step in steps)
+    assert steps[0]["agreement"] == 1
+    assert all(step["texts_per_second"] > 0 for step in steps)
+
+
+def test_the_pruning_curve_is_measured_whatever_is_pruned(stocked: Workshop):
+    made = packaged(stocked)
+    curve = made["package"][0].statistics["curve"]
+    assert {point["rule"] for point in curve} == {"contribution", "count", "train_count", "order"}
+    assert {point["accuracy"] for point in curve if point["share"] == 1} == {
+        made["package"][0].statistics["steps"][0]["accuracy"]
+    }
+    assert packaged(stocked, keep_share=0.1)["package"][0].statistics["curve"] == curve
+
+
+@pytest.mark.parametrize("size", ["8kB", "20kB", 40_000])
+def test_a_largest_size_is_kept(size: str | int, stocked: Workshop):
+    package = packaged(stocked, max_size=size)["package"][0]
+    assert sum(file.bytes for file in package.manifest.files) <= parse_size(size)
+    assert package.statistics["tried"]
+    Classifier.load(package.directory(), verify=True)
+
+
+def test_a_least_accuracy_is_kept_by_a_smaller_model(stocked: Workshop):
+    full = packaged(stocked)["package"][0].statistics
+    package = packaged(stocked, min_accuracy="0.95x")["package"][0]
+    assert package.statistics["steps"][-1]["accuracy"] >= 0.95 * full["steps"][0]["accuracy"]
+    assert package.statistics["steps"][-1]["bytes"] < full["steps"][0]["bytes"] / 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"max_size": "small"}, "package.max_size: 'small' is no amount of memory"),
+        ({"min_accuracy": "99%"}, r"package.min_accuracy: '99%' is no accuracy: write 0\.93"),
+        ({"keep_share": 0.5, "max_size": "1MB"}, "package: give either the share of rows"),
+        ({"keep_by": "luck"}, "package.keep_by: Input should be 'contribution', 'count'"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_before_anything_runs(
+    settings: dict[str, object], said: str, workshop: Workshop
+):
+    with pytest.raises(ConfigError, match=said):
+        workshop.config(package=settings)
 
 
 def test_pruning_keeps_the_share_asked_for(stocked: Workshop):
@@ -119,6 +163,7 @@ def test_the_summary_holds_every_part_of_the_page(tiny_run: RunResult):
         "dan_scratch", "dan_kd_private", "dan_kd",
     }  # fmt: skip
     assert sum(summary["disagreements"]["counts"].values()) == 40
+    assert {point["share"] for point in summary["package"]["curve"]} >= {1.0, 0.1, 0.01}
     assert np.sum(summary["confusion"]["models"]["dan_kd_ft"]) == 40
     shares = [point["share"] for point in summary["ngrams"]["coverage"]]
     assert shares == sorted(shares)

@@ -33,7 +33,7 @@ GOLDEN = {
     "features": (2, "77e4e792a788bbbf"),
     "logits": (1, "6edc36ef0125d5da"),
     "ngrams": (2, "8e092fa91a5eef0a"),
-    "package": (1, "718e71ab1d0ddaf7"),
+    "package": (2, "c95e7c486ab236de"),
     "vocabulary": (2, "60daa8218eaa9806"),
 }
 
@@ -109,6 +109,7 @@ def packaged(workshop: Workshop, made: dict[str, list[Artifact]]) -> Artifact:
         students=[writer.artifact],
         vocabulary=made["vocabulary"][0],
         splits={"train": train, "dev": dev},
+        corpus=corpus.shards(made["corpus"][0]),
         max_ngrams=2048,
         threads=1,
     )
@@ -129,7 +130,7 @@ def content(path: Path) -> Iterator[bytes]:
         yield zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes())
     elif path.suffix == ".json":
         document = json.loads(path.read_text("utf-8"))
-        for made_elsewhere in ("training", "files"):
+        for made_elsewhere in ("training", "files", "digest"):
             document.pop(made_elsewhere, None)
         yield json.dumps(document, sort_keys=True).encode()
     else:
