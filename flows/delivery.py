@@ -1,4 +1,4 @@
-"""What a finished run puts under its output directory: report, numbers, and the model."""
+"""What a finished run puts under its output directory: report, numbers, model and card."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsedistill.model_format import CONFIG_FILE
+from sparsedistill.model_card import CARD_FILE, model_card
+from sparsedistill.model_format import CONFIG_FILE, read_config
 from tasks.report import REPORT_FILE, SUMMARY_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from storage import Artifact, ArtifactStore
     from tasks.stage import Outcome
@@ -57,7 +58,7 @@ class RunResult:
 
 
 def deliver(result: RunResult, directory: str | Path) -> Delivery:
-    """Copy report, numbers and model to ``directory``.
+    """Copy report, numbers and model to ``directory``, and write the model's card.
 
     A model without its ``config.json`` does not load, so it goes first and comes last: whoever
     loads the model meanwhile, or after a kill, gets all of one model or an error.
@@ -75,6 +76,11 @@ def deliver(result: RunResult, directory: str | Path) -> Delivery:
     for old in delivery.model.iterdir():
         if old.is_file() and old.name not in model.names:
             old.unlink()
+    summary = result.summary()
+    card = model_card(
+        read_config(model.path(CONFIG_FILE).parent), summary=summary, name=summary["name"]
+    )
+    _replace(delivery.model / CARD_FILE, lambda file: file.write_text(card, "utf-8"))
     for name in sorted(model.names, key=CONFIG_FILE.__eq__):
         _copy(model.path(name), delivery.model / name)
     return delivery
@@ -86,6 +92,10 @@ def artifacts_of(store: ArtifactStore, outcomes: Sequence[Outcome]) -> list[Arti
 
 
 def _copy(source: Path, target: Path) -> None:
+    _replace(target, lambda file: shutil.copyfile(source, file))
+
+
+def _replace(target: Path, write: Callable[[Path], object]) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, temporary)
+    write(temporary)
     temporary.replace(target)

@@ -134,11 +134,24 @@ def test_results_are_delivered_as_whole_files(tiny_run: RunResult, tmp_path: Pat
     out = tmp_path / "deep" / "out"
     delivery = deliver(tiny_run, out)
     assert sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()) == [
-        "model/config.json", "model/model.safetensors", "model/ngrams.txt.zst",
+        "model/README.md", "model/config.json", "model/model.safetensors", "model/ngrams.txt.zst",
         "model/vocabulary.safetensors", "report.html", "summary.json",
     ]  # fmt: skip
     assert json.loads(delivery.summary.read_text("utf-8")) == tiny_run.summary()
     assert len(Classifier.load(delivery.model).predict(["rose soil", ""])) == 2
+
+
+def test_the_delivered_model_has_a_card_with_the_numbers_of_its_run(
+    tiny_run: RunResult, tmp_path: Path
+):
+    card = deliver(tiny_run, tmp_path).model / "README.md"
+    written = card.read_text("utf-8")
+    assert "# tiny" in written
+    (student,) = [r for r in tiny_run.summary()["results"] if r["model"] == "dan_kd_ft"]
+    assert f"{student['accuracy']:.4f}" in written
+    card.write_text("# Of an older model")
+    deliver(tiny_run, tmp_path)
+    assert card.read_text("utf-8") == written
 
 
 def test_a_delivery_over_an_older_one_replaces_it(tiny_run: RunResult, tmp_path: Path):
