@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dashboards import charts
+import math
+
+from dashboards import charts, highlighting
 from dashboards import format as fmt
 from dashboards.blocks import Cell, figure, measured, table
 from dashboards.blocks import quiet as quiet_line
@@ -118,22 +120,50 @@ def _examples(summary: Summary) -> Html | None:
                 "p",
                 "Texts to which student and teacher give different answers, with the n-grams that "
                 "moved the student: a bar to the right pushed it towards its answer, one to the "
-                "left away from it.",
+                "left away from it. In the text each word has its part of the n-grams it is in.",
             ),
+            _legend(found),
             tag("div", *(_example(row) for row in found[:MOST_EXAMPLES]), class_="examples"),
             quiet_line(f"{left_out:,} more are in summary.json.") if left_out > 0 else None,
         ]
     )
 
 
+def _legend(examples: list[Summary]) -> Html | None:
+    if not any(_words(row) for row in examples[:MOST_EXAMPLES]):
+        return None
+    return highlighting.legend("towards the student's answer", "away from it")
+
+
+def _words(row: Summary) -> list[highlighting.Word]:
+    """The words of an example with what they add; what is not such a word is left out."""
+    given = row.get("words")
+    return [
+        (int(word[0]), int(word[1]), float(word[2]))
+        for word in (given if isinstance(given, list) else [])
+        if isinstance(word, list)
+        and len(word) == 3
+        and all(isinstance(part, int | float) and math.isfinite(part) for part in word)
+    ]
+
+
+def _text(row: Summary) -> Html:
+    text = str(row.get("text", ""))
+    lead = len(text) - len(text.lstrip())
+    text = text.strip()
+    words = [(start - lead, end - lead, value) for start, end, value in _words(row)]
+    if len(text) <= _MOST_CHARACTERS:
+        return highlighting.marked(text, words)
+    text = text[: _MOST_CHARACTERS - 1].rstrip()
+    # Words that were cut away do not fit, and are left out.
+    return join([highlighting.marked(text, words), "…"])
+
+
 def _example(row: Summary) -> Html:
-    text = fmt.clean(row.get("text", "")).strip()
-    if len(text) > _MOST_CHARACTERS:
-        text = text[: _MOST_CHARACTERS - 1].rstrip() + "…"
     return tag(
         "article",
         # The direction of a text is its own and must not turn what stands round it.
-        tag("blockquote", text or "(an empty text)", dir="auto"),
+        tag("blockquote", _text(row) or "(an empty text)", dir="auto"),
         tag(
             "p",
             tag("span", "truth ", tag("b", tag("bdi", _label(row.get("label"))))),

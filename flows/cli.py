@@ -1,6 +1,6 @@
 """The command line. Parsing only: each command's work is imported when it is asked for.
 
-``predict`` and ``explain`` need the base install alone, so nothing here imports the pipeline.
+The commands over a finished model need the base install alone: nothing here imports the pipeline.
 """
 
 from __future__ import annotations
@@ -11,10 +11,19 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from flows.model_arguments import add_model_commands
+
 if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
     from collections.abc import Callable, Sequence
 
+_EXTRAS = {
+    "prefect_dask": "dask",
+    "s3fs": "s3",
+    "huggingface_hub": "hub",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+}
 _OURS = {"dashboards", "flows", "sparsedistill", "storage", "tasks"}
 
 
@@ -23,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done. 1: it could not be done, and the message says why. 2: the command line is wrong.
     """
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     # Before torch is loaded: its threads would spin while they wait, and two runs on the same
     # cores (or a run beside anything busy) would be ten times slower than one after the other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -45,6 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse hands files that come after an option to nobody (bpo-14191).
+    if rest and "files" in options and not any(len(one) > 1 and one[0] == "-" for one in rest):
+        options.files += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
 def _command(module: str, function: str) -> Callable[[argparse.Namespace], Any]:
     command: Callable[[argparse.Namespace], Any] = getattr(import_module(module), function)
     return command
@@ -59,7 +79,7 @@ def _needs_extra(error: ModuleNotFoundError) -> int:
     package = (error.name or "").partition(".")[0]
     if package in _OURS:
         raise error
-    extra = {"prefect_dask": "dask", "s3fs": "s3"}.get(package, "pipeline")
+    extra = _EXTRAS.get(package, "pipeline")
     print(  # noqa: T201
         f"error: this command needs {package}: pip install 'sparsedistill[{extra}]'",
         file=sys.stderr,
@@ -74,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_pipeline_commands(commands)
-    _add_model_commands(commands)
+    add_model_commands(lambda name, target, summary: _add(commands, name, target, summary))
     _add_store_commands(commands)
     return parser
 
@@ -116,22 +136,6 @@ def _add_pipeline_commands(commands: Commands) -> None:
     report.add_argument(
         "--markdown", action="store_true", help="print the table of results instead"
     )
-
-
-def _add_model_commands(commands: Commands) -> None:
-    predict = _add(commands, "predict", "flows.model_commands:predict", "label lines of text")
-    predict.add_argument("model", metavar="MODEL", nargs="?", help="directory of a packaged model")
-    predict.add_argument(
-        "file", metavar="FILE", nargs="?", help="text file; standard input if none"
-    )
-    predict.add_argument("--proba", action="store_true", help="print every class's probability too")
-    predict.add_argument("--threads", type=int, default=1, metavar="N")
-    explain = _add(
-        commands, "explain", "flows.model_commands:explain", "show which n-grams decide a text"
-    )
-    explain.add_argument("model", metavar="MODEL", help="directory of a packaged model")
-    explain.add_argument("text", metavar="TEXT", help="the text")
-    explain.add_argument("--top", type=int, default=12, metavar="N", help="n-grams to show")
 
 
 def _add_store_commands(commands: Commands) -> None:

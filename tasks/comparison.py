@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sparsedistill.classifier import Classifier
+    from sparsedistill.explanation import Explanation
 
 Predictions = npt.NDArray[np.int64]
 _SHOWN_NGRAMS = 6
@@ -182,11 +183,26 @@ def disagreements_of(
                 "label": labels[truth[i]],
                 "teacher": {"label": labels[taught[i]], "confidence": float(teacher[i].max())},
                 "student": {"label": labels[says[i]], "confidence": float(student[i].max())},
-                "ngrams": [
-                    {"ngram": ngram, "contribution": value}
-                    for ngram, value in classifier.explain(texts[i]).towards(labels[says[i]])
-                ][:_SHOWN_NGRAMS],
+                **_reasons(classifier.explain(texts[i]), labels[says[i]]),
             }
             for i in shown
+        ],
+    }
+
+
+def _reasons(explanation: Explanation, label: str) -> dict[str, Any]:
+    """Return what spoke for and against a label: the strongest n-grams, and the text's words.
+
+    A word is where it begins and ends in the text, in characters, and what it adds.
+    """
+    return {
+        "ngrams": [
+            {"ngram": ngram, "contribution": value}
+            for ngram, value in explanation.towards(label)[:_SHOWN_NGRAMS]
+        ],
+        "words": [
+            [start, end, round(value, 4)]
+            for start, end, value in explanation.words_towards(label)
+            if end <= _SHOWN_CHARACTERS
         ],
     }

@@ -190,15 +190,6 @@ def test_predict_reads_standard_input_whatever_its_line_ends(
     assert capsys.readouterr().out.splitlines() == Classifier.load(model).predict(lines)
 
 
-def test_predict_takes_the_directory_named_model_where_none_is_given(
-    model: Path, stdin, monkeypatch: pytest.MonkeyPatch, capsys: Captured
-):
-    monkeypatch.chdir(model.parent)
-    stdin(b"rose tulip\n")
-    assert main(["predict"]) == 0
-    assert capsys.readouterr().out.strip() in LABELS
-
-
 def test_predict_of_nothing_prints_nothing(model: Path, stdin, capsys: Captured):
     stdin(b"")
     assert main(["predict", str(model)]) == 0
@@ -229,7 +220,7 @@ def test_predict_says_after_which_line_the_bytes_are_no_utf8(model: Path, stdin,
     message = capsys.readouterr().err
     assert message.startswith("error: standard input: ")
     assert "not valid UTF-8" in message
-    assert "line 3" in message or "after line 2" in message
+    assert "line 3" in message
 
 
 def test_predict_names_a_file_that_is_not_there(model: Path, capsys: Captured):
@@ -284,26 +275,13 @@ def test_a_reader_that_stops_early_is_no_error(model: Path):
 
 def test_explain_shows_the_ngrams_that_decide(model: Path, capsys: Captured):
     assert main(["explain", str(model), "rose tulip soil rose", "--top", "3"]) == 0
-    first, *rows = capsys.readouterr().out.splitlines()
-    label, _, share = first.partition("  (")
+    said = capsys.readouterr().out
+    label, share, *_ = said.split()
     assert label in LABELS
-    assert share.endswith("%)")
-    assert len(rows) == 3
-    sizes = [abs(float(row.split()[0])) for row in rows]
-    assert sizes == sorted(sizes, reverse=True)
-    assert "\033" not in "".join(rows)
-
-
-def test_explain_of_a_text_without_known_ngrams_says_so(model: Path, capsys: Captured):
-    assert main(["explain", str(model), "qzx"]) == 0
-    assert "no n-gram of the text is known: the label is the model's bias" in (
-        capsys.readouterr().out
-    )
-
-
-def test_explain_of_no_ngrams_at_all_is_refused(model: Path, capsys: Captured):
-    assert main(["explain", str(model), "rose", "--top", "0"]) == 1
-    assert "--top must be at least 1, not 0" in capsys.readouterr().err
+    assert share.endswith("%")
+    assert len([line for line in said.splitlines() if line[:2] in ("+ ", "- ")]) == 3
+    assert "rose tulip soil rose" in said
+    assert "\033" not in said
 
 
 def test_a_report_can_be_drawn_again_from_its_numbers(

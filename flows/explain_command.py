@@ -1,0 +1,43 @@
+"""``explain``: which n-grams decide a text, in the terminal, as JSON or as a page."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from dashboards.explanation import render_explanation
+from flows.answer_files import open_output
+from flows.explanation_text import render
+from sparsedistill.classifier import Classifier
+from sparsedistill.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Print what every n-gram adds to every label, or write it as a page."""
+    if options.top < 1:
+        raise ConfigError(f"--top must be at least 1, not {options.top}")
+    classifier = Classifier.from_pretrained(options.model)
+    explanation = classifier.explain(options.text).to_json()
+    if options.html:
+        model = str(classifier.training.get("name") or options.model)
+        page = render_explanation(explanation, model=model, top=options.top)
+        with open_output(options.html) as sink:
+            sink.write(page.encode())
+    if options.json:
+        print(json.dumps(explanation, ensure_ascii=False, indent=1))  # noqa: T201
+    elif not options.html:
+        width = shutil.get_terminal_size().columns
+        shown = render(explanation, top=options.top, colour=has_colours(), width=width)
+        print(shown, end="")  # noqa: T201
+    return 0
+
+
+def has_colours() -> bool:
+    """Whether what is printed is for a terminal that shows colours (see no-color.org)."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
