@@ -21,8 +21,6 @@ _EXTRAS = {
     "prefect_dask": "dask",
     "s3fs": "s3",
     "huggingface_hub": "hub",
-    "uvicorn": "serve",
-    "prometheus_client": "serve",
 }
 _OURS = {"dashboards", "flows", "sparsedistill", "storage", "tasks"}
 
@@ -39,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = _command(options.module, options.function)(options)
     except ModuleNotFoundError as error:
-        return _needs_extra(error)
+        return _needs_extra(error, options.module)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
         return 130
@@ -75,11 +73,12 @@ def _is_ours(error: Exception) -> bool:
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _OURS
 
 
-def _needs_extra(error: ModuleNotFoundError) -> int:
+def _needs_extra(error: ModuleNotFoundError, module: str) -> int:
     package = (error.name or "").partition(".")[0]
     if package in _OURS:
         raise error
-    extra = _EXTRAS.get(package, "pipeline")
+    rest = "serve" if module == "flows.serve_command" else "pipeline"
+    extra = _EXTRAS.get(package, rest)
     print(  # noqa: T201
         f"error: this command needs {package}: pip install 'sparsedistill[{extra}]'",
         file=sys.stderr,

@@ -132,6 +132,18 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=int, default=1, metavar="N", help="processes")
     command.add_argument("--max-texts", type=int, default=1024, metavar="N", help="in a request")
     command.add_argument("--max-bytes", default="4MB", metavar="SIZE", help="of a request")
+    command.add_argument(
+        "--max-concurrency", type=int, default=64, metavar="N",
+        help="large requests at once, in each process",
+    )  # fmt: skip
+    command.add_argument(
+        "--grace", type=int, default=30, metavar="S", help="for requests in flight when it stops"
+    )
+    command.add_argument(
+        "--drain", type=float, default=0.0, metavar="S",
+        help="go on answering so long after SIGTERM, no longer ready",
+    )  # fmt: skip
+    command.add_argument("--no-access-log", action="store_true", help="no line for each request")
     _add_threads(command)
 
 
