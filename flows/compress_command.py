@@ -55,6 +55,7 @@ def compress(options: argparse.Namespace) -> int:
         "tried": [form.to_json() for form in made.tried],
         "bytes": size,
         "temperature": made.model.temperature,
+        "keeps_thresholds_and_reference": _keeps_notes(classifier.folded, made.model),
     }
     if options.json:
         Path(options.json).write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
@@ -128,14 +129,10 @@ def _compress(
     training = {**classifier.training, "compressed_from": origin}
 
     def save(directory: Path, model: FoldedModel, ngrams: Vocabulary) -> int:
-        save_model(
-            directory,
-            model,
-            ngrams,
-            training=training,
-            thresholds=classifier.thresholds,
-            reference=classifier.reference,
-        )
+        notes: dict[str, Any] = {}
+        if _keeps_notes(folded, model):
+            notes = {"thresholds": classifier.thresholds, "reference": classifier.reference}
+        save_model(directory, model, ngrams, training=training, **notes)
         return saved_bytes(directory)
 
     held_out = basis = None
@@ -157,6 +154,14 @@ def _compress(
     if dev is not None and folded.temperature != 1:
         made = made._replace(model=calibrate(made.model, log.logits, dev.truth))
     return made, save(out, made.model, made.vocabulary)
+
+
+def _keeps_notes(given: FoldedModel, made: FoldedModel) -> bool:
+    """Whether the given model's thresholds and reference hold for the one made of it.
+
+    They are of its probabilities and of the n-grams that it knows.
+    """
+    return (len(given.index), given.width) == (len(made.index), made.width)
 
 
 def _report(summary: Mapping[str, Any], out: Path) -> str:
@@ -188,7 +193,10 @@ def _report(summary: Mapping[str, Any], out: Path) -> str:
         ]
         heads = ["tried: by", "rows", "shape", "size", "accuracy", "agreement"]
         lines += ["", *_table(heads, tried)]
-    return "\n".join([*lines, "", f"{out}: {summary['bytes']:,} bytes"])
+    lines += ["", f"{out}: {summary['bytes']:,} bytes"]
+    if not summary["keeps_thresholds_and_reference"]:
+        lines.append("without thresholds and drift reference: those were the given model's")
+    return "\n".join(lines)
 
 
 def _table(heads: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:

@@ -85,12 +85,12 @@ def kept_rows(
         return np.ones(len(best), np.bool_)
     limits = class_thresholds(classes, abstain_below)
     top = probabilities[np.arange(len(best)), best]
-    kept: NDArray[np.bool_] = top >= limits[best]
+    kept: NDArray[np.bool_] = top.astype(np.float64) >= limits[best]
     return kept
 
 
-def class_thresholds(classes: tuple[str, ...], abstain_below: Threshold) -> NDArray[np.float32]:
-    """The threshold of each class, float32[classes]; see `kept_rows` for the errors."""
+def class_thresholds(classes: tuple[str, ...], abstain_below: Threshold) -> NDArray[np.float64]:
+    """The threshold of each class, float64[classes]; see `kept_rows` for the errors."""
     if isinstance(abstain_below, Mapping):
         unknown = sorted(set(abstain_below) - set(classes))
         if unknown:
@@ -102,6 +102,7 @@ def class_thresholds(classes: tuple[str, ...], abstain_below: Threshold) -> NDAr
     else:
         limits = [abstain_below] * len(classes)
     for limit in limits:
-        if not 0 <= limit <= 1:
+        number = isinstance(limit, int | float | np.number) and not isinstance(limit, bool)
+        if not number or not 0 <= limit <= 1:
             raise ConfigError(f"abstain_below is a probability between 0 and 1, not {limit}")
-    return np.array(limits, np.float32)
+    return np.array(limits, np.float64)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sparsedistill.answers import Answer, Threshold
     from sparsedistill.explanation import Explanation
     from sparsedistill.folded import FoldedModel, Scores
+    from sparsedistill.model_format import ModelConfig
     from sparsedistill.vocabulary import Vocabulary
 
 # Fewest texts that a thread is given at a time.
@@ -35,9 +36,9 @@ _LEAST = 128
 class Classifier:
     """A finished student. Safe to use from several threads at once.
 
-    Every method takes one text, or many: a list, an array of NumPy or Arrow, a Polars series, a
-    `TextBuffer`, any iterable; an iterator is read in pieces of 4096 texts. One text gives one
-    result, many give one for each.
+    Texts are one `str`, or many: a list, an array of NumPy or Arrow, a Polars series, a
+    `TextBuffer`, any iterable; an iterator is read in pieces of 4096 texts. What begins with
+    `predict` gives one result for one text, and a result for each of many.
 
     Attributes:
         threads: How many threads a call may use; results do not depend on it.
@@ -70,7 +71,7 @@ class Classifier:
         self.reference = dict(reference or {})
         self._folded = folded
         self._ngrams = ngrams
-        self._directory: Path | None = None
+        self._saved: tuple[Path, ModelConfig] | None = None
 
     @classmethod
     def load(cls, directory: str | Path, *, threads: int = 1, verify: bool = False) -> Classifier:
@@ -85,16 +86,15 @@ class Classifier:
         Raises:
             ModelFileError: A file is missing, damaged or newer; names the file and the reason.
         """
-        folded = load_model(directory, verify=verify)
         config = read_config(directory)
         classifier = cls(
-            folded,
+            load_model(directory, config=config, verify=verify),
             training=config.training,
             thresholds=config.thresholds,
             reference=config.reference,
             threads=threads,
         )
-        classifier._directory = Path(directory)
+        classifier._saved = Path(directory), config
         return classifier
 
     @classmethod
@@ -106,6 +106,7 @@ class Classifier:
         token: str | None = None,
         cache: str | Path | None = None,
         threads: int = 1,
+        verify: bool = False,
     ) -> Classifier:
         """Load a model from a directory, a URL or the Hugging Face hub.
 
@@ -118,6 +119,7 @@ class Classifier:
             token: For the hub, where its own ways to find one do not serve.
             cache: Where fetched models are kept; `~/.cache/sparsedistill` if not given.
             threads: How many threads a call may use.
+            verify: As for `load`.
 
         Raises:
             ModelFileError: As for `load`, or it cannot be fetched.
@@ -125,7 +127,7 @@ class Classifier:
         from sparsedistill.remote import fetch_model
 
         directory = fetch_model(name, revision=revision, token=token, cache=cache)
-        return cls.load(directory, threads=threads)
+        return cls.load(directory, threads=threads, verify=verify)
 
     @classmethod
     def from_folded(
@@ -149,10 +151,10 @@ class Classifier:
         """The known n-grams by row, read when first asked for; None if the model has none saved.
 
         Raises:
-            ModelFileError: The file is damaged.
+            ModelFileError: The file is damaged, or another model's by now.
         """
-        if self._ngrams is None and self._directory is not None:
-            self._ngrams = load_ngrams(self._directory)
+        if self._ngrams is None and self._saved is not None:
+            self._ngrams = load_ngrams(*self._saved)
         return self._ngrams
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -262,12 +264,14 @@ class Classifier:
         """
         if k < 1:
             raise ConfigError(f"k must be 1 or more, not {k}")
-        probabilities = self.answers(texts).probabilities
-        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-        result = [
-            [(self.classes_[c], float(row[c])) for c in chosen]
-            for row, chosen in zip(probabilities, best.tolist(), strict=True)
-        ]
+        result: list[list[tuple[str, float]]] = []
+        for scores in self._scores(texts):
+            best = np.argsort(-scores.logits, axis=1, kind="stable")[:, :k]
+            shares = softmax(scores.logits, self._folded.temperature).astype(np.float32)
+            result += [
+                [(self.classes_[c], float(row[c])) for c in chosen]
+                for row, chosen in zip(shares, best.tolist(), strict=True)
+            ]
         return result[0] if isinstance(texts, str) else result
 
     def answers(self, texts: Texts, *, abstain_below: Threshold | None = None) -> Answers:
@@ -281,21 +285,22 @@ class Classifier:
             DataError: As for `predict`.
             ConfigError: As for `predict`.
         """
-        shares, coverage = (
-            [np.zeros((0, len(self.classes_)), np.float32)],
-            [np.zeros(0, np.float32)],
-        )
+        shares = [np.zeros((0, len(self.classes_)), np.float32)]
+        coverage = [np.zeros(0, np.float32)]
+        best = [np.zeros(0, np.int64)]
         for scores in self._scores(texts):
             tempered = softmax(scores.logits, self._folded.temperature)
             shares.append(tempered.astype(np.float32))
             coverage.append(scores.coverage)
+            # Of the logits: probabilities that differ may be equal as float32.
+            best.append(scores.logits.argmax(axis=1))
         probabilities: NDArray[np.float32] = np.concatenate(shares)
-        best = probabilities.argmax(axis=1)
+        most_probable = np.concatenate(best)
         return Answers(
             classes=self.classes_,
             probabilities=probabilities,
-            best=best,
-            kept=kept_rows(self.classes_, probabilities, best, abstain_below),
+            best=most_probable,
+            kept=kept_rows(self.classes_, probabilities, most_probable, abstain_below),
             coverage=np.concatenate(coverage),
         )
 
@@ -324,8 +329,10 @@ class Classifier:
 
         Pieces are answered in threads while the next ones are encoded.
         """
-        pieces = buffers(texts, piece=_piece(texts, self.threads))
-        return map_ahead(self._folded.run, pieces, threads=self.threads)
+        piece = _piece(texts, self.threads)
+        alone = isinstance(texts, str) or (isinstance(texts, Sized) and len(texts) <= piece)
+        pieces = buffers(texts, piece=piece)
+        return map_ahead(self._folded.run, pieces, threads=1 if alone else self.threads)
 
 
 def _piece(texts: Texts, threads: int) -> int:

@@ -43,6 +43,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # or a table might be zeros after the power was cut
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:

@@ -42,6 +42,10 @@ TableType = Literal["float32", "float16", "int8"]
 
 # Texts that one call of the kernel is given.
 BLOCK = 512
+_NOT_FINITE = (
+    "the model gives logits that are not finite: its table is damaged; load it with verify=True, "
+    "which says so, and get it anew"
+)
 _NO_SCALE = np.ones(1, np.float32)
 _NO_PROJECTION = np.zeros((0, 0), np.float32)
 _BLOCK_ROWS = 8192
@@ -52,13 +56,13 @@ class Scores(NamedTuple):
 
     Attributes:
         logits: float32[texts, classes], not divided by the temperature.
-        known: int32[texts], n-grams that have a row and count.
-        total: int32[texts], n-grams looked up: all of a text up to the last that counts.
+        known: int64[texts], n-grams that have a row and count.
+        total: int64[texts], n-grams looked up: all that begin at a token up to the last one read.
     """
 
     logits: NDArray[np.float32]
-    known: NDArray[np.int32]
-    total: NDArray[np.int32]
+    known: NDArray[np.int64]
+    total: NDArray[np.int64]
 
     @property
     def coverage(self) -> NDArray[np.float32]:
@@ -103,13 +107,7 @@ class FoldedModel:
     _whole: Whole = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.table.ndim != 2 or self.table.dtype.name not in get_args(TableType):
-            raise DataError(
-                f"a table is float32, float16 or int8 [rows, hidden], "
-                f"not {self.table.dtype}{list(self.table.shape)}"
-            )
-        rows, width = self.table.shape
-        hidden = width if self.projection is None else self.projection.shape[-1]
+        rows, width, hidden = self._sizes()
         shapes: dict[str, tuple[int, ...]] = {
             "hidden_bias": (hidden,),
             "head_weight": (len(self.labels), hidden),
@@ -133,6 +131,27 @@ class FoldedModel:
             raise DataError(f"a table of {rows} rows for {len(self.index)} n-grams")
         self._check_settings()
         self._bind()
+
+    def _sizes(self) -> tuple[int, int, int]:
+        """Rows and columns of the table, and hidden units."""
+        if self.table.ndim != 2 or self.table.dtype.name not in get_args(TableType):
+            raise DataError(
+                f"a table is float32, float16 or int8 [rows, width], "
+                f"not {self.table.dtype}{list(self.table.shape)}"
+            )
+        rows, width = self.table.shape
+        hidden = width
+        if self.projection is not None:
+            if self.projection.ndim != 2:
+                raise DataError(
+                    f"a projection is float32[width, hidden], not {list(self.projection.shape)}"
+                )
+            hidden = self.projection.shape[1]
+            if width >= hidden:
+                raise DataError(f"a projection widens rows: {width} columns are not below {hidden}")
+        if width < 1:
+            raise DataError("a table needs a column or more")
+        return rows, width, hidden
 
     def _bind(self) -> None:
         """Put down what `fused.run` gets beside texts and room for results."""
@@ -196,7 +215,7 @@ class FoldedModel:
     def run(self, texts: TextBuffer, *, threads: int = 1) -> Scores:
         """Logits, and how many n-grams are known; as `logits` otherwise."""
         logits = np.empty((len(texts), len(self.labels)), np.float32)
-        counts = np.empty((len(texts), 2), np.int32)
+        counts = np.empty((len(texts), 2), np.int64)
 
         def block(start: int, stop: int) -> None:
             self._fill(
@@ -209,7 +228,7 @@ class FoldedModel:
     def run_one(self, text: bytes) -> NDArray[np.float32]:
         """The logits of one text in UTF-8, float32[classes], without detours."""
         logits: NDArray[np.float32] = np.empty((1, len(self.labels)), np.float32)
-        counts = np.empty((1, 2), np.int32)
+        counts = np.empty((1, 2), np.int64)
         data = np.frombuffer(text or b"\0", np.uint8)
         self._fill(data, frozen(np.array([0, len(text)]), np.int64), logits, counts)
         one: NDArray[np.float32] = logits[0]
@@ -220,18 +239,23 @@ class FoldedModel:
         data: NDArray[np.uint8],
         offsets: NDArray[np.int64],
         logits: NDArray[np.float32],
-        counts: NDArray[np.int32],
+        counts: NDArray[np.int64],
     ) -> None:
         if not fused.run(data, offsets, *self._whole, logits, counts):
-            raise ModelFileError(
-                "the model gives logits that are not finite: its table is damaged; load it with "
-                "verify=True, which says so, and get it anew"
-            )
+            raise ModelFileError(_NOT_FINITE)
 
     def bag_logits(self, bags: Bags) -> NDArray[np.float32]:
-        """The logits of bags of rows, float32[bags, classes]: of texts, or of parts of them."""
+        """The logits of bags of rows, float32[bags, classes]: of texts, or of parts of them.
+
+        Raises:
+            DataError: A row is not one of the model's.
+            ModelFileError: A logit is not finite.
+        """
+        if len(bags.rows) and not 0 <= bags.rows.min() <= bags.rows.max() < len(self.table):
+            raise DataError(f"bags with rows outside of the model's {len(self.table):,}")
         logits = np.empty((len(bags), len(self.labels)), np.float32)
-        fused.run_bags(bags.rows, bags.offsets, *self._network, logits)
+        if not fused.run_bags(bags.rows, bags.offsets, *self._network, logits):
+            raise ModelFileError(_NOT_FINITE)
         return logits
 
     def bags(self, texts: TextBuffer) -> Bags:

@@ -47,7 +47,7 @@ def run(
     layers: NDArray[np.float32],
     squash: bool,
     logits: NDArray[np.float32],
-    counts: NDArray[np.int32],
+    counts: NDArray[np.int64],
 ) -> bool:
     """Fill in the logits of texts.
 
@@ -64,7 +64,7 @@ def run(
         layers: float32, end to end: hidden bias, head weight by class, head bias.
         squash: Whether the activation is tanh, not ReLU.
         logits: float32[texts, classes], filled in.
-        counts: int32[texts, 2], filled in: known n-grams, and all that were looked up.
+        counts: int64[texts, 2], filled in: known n-grams, and all that were looked up.
 
     Returns:
         Whether all logits are finite.
@@ -75,7 +75,7 @@ def run(
     ngrams = np.empty(STRIDE * limits[1], np.uint64)
     rows = np.empty(min(limits[2], longest * (limits[1] - limits[0] + 1)), np.int32)
     total, part = np.empty(width, np.float32), np.empty(width, np.float32)
-    hidden = np.empty(max(width, projection.shape[1]), np.float32)
+    hidden = np.empty(projection.shape[1] if len(projection) else width, np.float32)
     sums = np.empty(_LANES, np.float64)
     finite = True
     for text in range(texts):
@@ -106,17 +106,21 @@ def run_bags(
     layers: NDArray[np.float32],
     squash: bool,
     logits: NDArray[np.float32],
-) -> None:
+) -> bool:
     """As `run`, from bags of rows on."""
     width = table.shape[1]
     total, part = np.empty(width, np.float32), np.empty(width, np.float32)
-    hidden = np.empty(max(width, projection.shape[1]), np.float32)
+    hidden = np.empty(projection.shape[1] if len(projection) else width, np.float32)
     sums = np.empty(_LANES, np.float64)
+    finite = True
     for bag in range(len(offsets) - 1):
         n = offsets[bag + 1] - offsets[bag]
         add_rows(rows[offsets[bag] : offsets[bag + 1]], n, table, scale, part, total)
         project(total, n, projection, hidden)
         finish(hidden, layers, squash, sums, logits[bag])
+        for c in range(logits.shape[1]):
+            finite &= np.isfinite(logits[bag, c])
+    return finite
 
 
 @kernel
@@ -167,6 +171,7 @@ def ask_for_row(table: NDArray[Any], scale: NDArray[np.float32], row: int) -> No
     begin = np.int64(row) * size
     for offset in range(begin, begin + size, _LINE):
         prefetch(table, offset)
+    prefetch(table, begin + size - 1)
     prefetch(scale, np.int64(min(row, len(scale) - 1)) * scale.itemsize)
 
 

@@ -137,6 +137,8 @@ def save_model(
     if ngrams is not None:
         write_strings(directory / STRINGS_FILE, ngrams)
         names.append(STRINGS_FILE)
+    else:
+        (directory / STRINGS_FILE).unlink(missing_ok=True)
     config = {
         "format": FORMAT,
         "labels": list(folded.labels),
@@ -162,11 +164,14 @@ def save_model(
     write_json(directory / CONFIG_FILE, {**config, "digest": config_digest(config)})
 
 
-def load_model(directory: str | Path, *, verify: bool = False) -> FoldedModel:
+def load_model(
+    directory: str | Path, *, config: ModelConfig | None = None, verify: bool = False
+) -> FoldedModel:
     """Read a model; its table stays on disk, mapped, and is read where it is needed.
 
     Args:
         directory: What `save_model` wrote.
+        config: Its configuration, if that has been read.
         verify: Also read every byte: checksums, and that all numbers are finite.
 
     Raises:
@@ -174,7 +179,7 @@ def load_model(directory: str | Path, *, verify: bool = False) -> FoldedModel:
             format; names the file and the reason.
     """
     directory = Path(directory)
-    config = read_config(directory)
+    config = config or read_config(directory)
     for name, (size, digest) in config.files.items():
         _check_file(directory / name, size, digest if verify or name == HASHES_FILE else None)
     table_type, wide = np.dtype(config.table_type), (config.rows, config.width)
@@ -221,14 +226,18 @@ def load_model(directory: str | Path, *, verify: bool = False) -> FoldedModel:
         raise ModelFileError(f"{directory / MODEL_FILE}: {error}") from error
 
 
-def load_ngrams(directory: str | Path) -> TextBuffer | None:
+def load_ngrams(directory: str | Path, config: ModelConfig | None = None) -> TextBuffer | None:
     """The n-grams of a model's rows; None if it was saved without them.
 
+    Args:
+        directory: What `save_model` wrote.
+        config: Its configuration when the model was loaded, if that was earlier.
+
     Raises:
-        ModelFileError: A file is missing or damaged.
+        ModelFileError: A file is missing or damaged, or another model's by now.
     """
     directory = Path(directory)
-    config = read_config(directory)
+    config = config or read_config(directory)
     if STRINGS_FILE not in config.files:
         return None
     _check_file(directory / STRINGS_FILE, *config.files[STRINGS_FILE])
@@ -264,6 +273,9 @@ def read_config(directory: str | Path) -> ModelConfig:
         or abs(temperature) > sys.float_info.max
     ):
         raise ModelFileError(f"{path}: temperature must be a number, not {temperature!r:.60}")
+    hidden, width = (checked_field(path, config, name, int) for name in ("hidden", "width"))
+    if not 1 <= width <= hidden:
+        raise ModelFileError(f"{path}: a table of {width} columns for {hidden} hidden units")
     try:
         spec = NgramSpec.from_json(config.get("ngrams"))
     except ConfigError as error:
@@ -273,8 +285,8 @@ def read_config(directory: str | Path) -> ModelConfig:
         spec=spec,
         max_ngrams=checked_field(path, config, "max_ngrams", int),
         rows=checked_field(path, config, "rows", int),
-        hidden=checked_field(path, config, "hidden", int),
-        width=checked_field(path, config, "width", int),
+        hidden=hidden,
+        width=width,
         slots=checked_field(path, config, "slots", int),
         table_type=table_type,  # type: ignore[arg-type] # checked above
         activation=checked_field(path, config, "activation", str),
@@ -282,9 +294,18 @@ def read_config(directory: str | Path) -> ModelConfig:
         layers=checked_field(path, config, "layers", str),
         files=_files(path, checked_field(path, config, "files", dict)),
         training=checked_field(path, config, "training", dict),
-        thresholds=checked_field(path, config, "thresholds", dict),
+        thresholds=_thresholds(path, config, labels),
         reference=checked_field(path, config, "reference", dict),
     )
+
+
+def _thresholds(path: Path, config: Mapping[str, Any], labels: list[str]) -> dict[str, float]:
+    found = checked_field(path, config, "thresholds", dict)
+    for label, limit in found.items():
+        number = isinstance(limit, int | float) and not isinstance(limit, bool)
+        if label not in labels or not number or not 0 <= limit <= 1:
+            raise ModelFileError(f"{path}: {limit!r:.40} is no threshold for a label {label!a:.60}")
+    return found
 
 
 def _files(path: Path, entries: dict[str, Any]) -> dict[str, tuple[int, str]]:

@@ -192,7 +192,7 @@ def scores(classifier: Classifier, texts: TextBuffer, counted: Counted | None = 
             f"{len(counted.counts):,} counts for a model of {len(folded.index):,} rows"
         )
     bags = counted.without_own(folded.bags(texts))
-    known = np.diff(bags.offsets).astype(np.int32)
+    known = np.diff(bags.offsets)
     return Scores(folded.bag_logits(bags), known, found.total)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsedistill import Classifier, classifier
+from sparsedistill.answers import kept_rows
 from sparsedistill.errors import ConfigError, DataError
 from sparsedistill.text.buffers import TextBuffer
 
@@ -81,6 +82,18 @@ def test_answers_say_in_one_pass_what_the_methods_say_one_by_one(student):
         assert answer.label == student.classes_[row.argmax()]
 
 
+def test_labels_of_logits_that_are_nearly_equal_are_the_same_by_every_way():
+    head = np.tile(np.random.default_rng(0).standard_normal(37), (3, 1))
+    head += 1e-6 * np.random.default_rng(1).standard_normal((3, 37))
+    model = small_model(head_weight=head, head_bias=np.zeros(3), temperature=20.0)
+    student = Classifier.from_folded(model)
+    texts = [f"{a} {b} {c}" for a in NGRAMS for b in NGRAMS for c in NGRAMS]
+    labels = student.predict(texts)
+    assert len(set(labels)) > 1
+    assert student.answers(texts).labels == labels
+    assert [top[0][0] for top in student.predict_topk(texts, 1)] == labels
+
+
 def test_coverage_is_the_share_of_ngrams_that_are_known(student):
     # "the", "film", "the film" of the six n-grams; all of one; none.
     assert student.coverage(["the film unheard", "good", "???"]).tolist() == [0.5, 1.0, 0.0]
@@ -96,6 +109,14 @@ def test_below_the_threshold_there_is_no_answer(student):
     assert student.predict(TEXTS, abstain_below=0) == labels
 
 
+def test_just_below_the_threshold_is_below():
+    classes, shares = ("a", "b"), np.array([[0.9, 0.1]], np.float32)
+    best = np.array([0])
+    assert float(shares[0, 0]) < 0.9
+    assert kept_rows(classes, shares, best, 0.9).tolist() == [False]
+    assert kept_rows(classes, shares, best, float(shares[0, 0])).tolist() == [True]
+
+
 def test_a_threshold_may_be_for_one_label_only(student):
     labels = student.predict(TEXTS)
     found = student.predict(TEXTS, abstain_below={labels[0]: 1.0})
@@ -107,6 +128,8 @@ def test_a_threshold_may_be_for_one_label_only(student):
     [
         (1.5, "between 0 and 1, not 1.5"),
         (float("nan"), "between 0 and 1, not nan"),
+        (True, "between 0 and 1, not True"),
+        ("0.5", "between 0 and 1, not 0.5"),
         ({"sports": 0.5}, "'sports', which is no label of the model: its labels are label 0"),
     ],
 )
@@ -211,6 +234,8 @@ def test_threads_give_the_same_results_and_a_classifier_may_be_shared(student):
         (iter(["fine"] * 4097 + ["\ud83d"]), "row 4097 has the lone surrogate"),
         (b"bytes", "expected a text or many, got bytes"),
         ({"a", "b"}, "texts in an order, got a set"),
+        (pa.table({"a": ["b"]}), "got a Table: choose one column"),
+        (pl.DataFrame({"a": ["b"]}), "got a DataFrame: choose one column"),
         (pa.array(["a", None]), "row 1 is null"),
         (pa.array([1]), "column of strings, got int64"),
         ("\ud83d", "row 0 has the lone surrogate"),

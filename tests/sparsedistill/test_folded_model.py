@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsedistill import folded, fused
+from sparsedistill.bags import Bags
 from sparsedistill.errors import ConfigError, DataError
 from sparsedistill.folded import convert_table
 from sparsedistill.text import oracle
@@ -72,22 +73,36 @@ def test_every_finite_float16_is_read_exactly():
 WORDS = [*NGRAMS, "unheard", "ÀB", "it's", "\ud7ff", "x"]
 
 
+def narrowed(hidden):
+    rng = np.random.default_rng(1)
+    width = hidden // 2
+    return {
+        "table": rng.standard_normal((len(NGRAMS), width)).astype(np.float32),
+        "projection": rng.standard_normal((width, hidden)),
+    }
+
+
 @given(
     st.lists(st.lists(st.sampled_from(WORDS), max_size=300).map(" ".join), max_size=8),
     st.sampled_from(TYPES),
     st.integers(1, 40),
     st.integers(1, 300),
     st.integers(1, 3),
+    st.booleans(),
 )
-@settings(deadline=None, max_examples=150)
-def test_the_fused_loop_computes_what_the_steps_say(texts, table_type, hidden, most, threads):
-    model = small_model(hidden=hidden, max_ngrams=most).converted(table_type)
+@settings(deadline=None, max_examples=200)
+def test_the_fused_loop_computes_what_the_steps_say(
+    texts, table_type, hidden, most, threads, narrow
+):
+    changes = narrowed(hidden) if narrow and hidden > 1 else {}
+    model = small_model(hidden=hidden, max_ngrams=most, **changes).converted(table_type)
     buffer = TextBuffer.from_strings(texts)
     scores = model.run(buffer, threads=threads)
     bags = model.bags(buffer)
     expected = model.head(model.hidden_vectors(bags))
     np.testing.assert_allclose(scores.logits, expected, rtol=1e-6, atol=1e-6)
     assert scores.known.tolist() == np.diff(bags.offsets).tolist()
+    np.testing.assert_array_equal(model.bag_logits(bags), scores.logits)
     for text, row in zip(texts, scores.logits, strict=True):
         np.testing.assert_array_equal(model.run_one(text.encode()), row)
 
@@ -146,6 +161,18 @@ def test_a_table_that_does_not_fit_the_type_is_refused_by_row(value, table_type)
         ({"table": np.zeros((11, 37), np.int8)}, "scale per row"),
         ({"scale": np.ones(11)}, "scale per row"),
         ({"table": np.zeros((10, 37), np.float32)}, "10 rows for 11 n-grams"),
+        ({"projection": np.zeros((37, 37))}, "37 columns are not below 37"),
+        ({"projection": np.zeros((37, 5))}, "37 columns are not below 5"),
+        ({"projection": np.zeros(37)}, r"projection is float32\[width, hidden\], not \[37\]"),
+        (
+            {
+                "projection": np.zeros((9, 90)),
+                "hidden_bias": np.zeros(90),
+                "head_weight": np.zeros((3, 90)),
+            },
+            r"projection must be \[37, 90\]",
+        ),
+        ({"table": np.zeros((11, 0), np.float32)}, "a column or more"),
         ({"hidden_bias": np.zeros(3)}, r"hidden_bias must be \[37\]"),
         ({"head_bias": np.full(3, np.nan)}, "head_bias has values that are not finite"),
     ],
@@ -168,3 +195,9 @@ def test_arrays_that_do_not_fit_are_refused(changes, message):
 def test_settings_that_cannot_work_are_refused(changes):
     with pytest.raises(ConfigError):
         small_model(**changes)
+
+
+@pytest.mark.parametrize("row", [-1, 11, 2**30])
+def test_bags_of_rows_that_are_not_there_are_refused(row):
+    with pytest.raises(DataError, match="outside of the model's 11"):
+        small_model().bag_logits(Bags(np.array([0, row]), np.array([0, 2])))

@@ -85,6 +85,22 @@ def test_replacing_a_model_leaves_a_loaded_one_as_it_was(saved):
     )
 
 
+def test_the_ngrams_of_a_model_that_was_replaced_are_refused(saved):
+    loaded = Classifier.load(saved)
+    save_model(saved, small_model(), small_vocabulary(NGRAMS), training={"other": "bytes"})
+    assert list(loaded.ngrams) == NGRAMS
+    loaded = Classifier.load(saved)
+    other = small_vocabulary(NGRAMS[::-1])
+    save_model(saved, small_model(index=other.index), other)
+    with pytest.raises(ModelFileError, match=r"ngrams.txt.zst: (altered|.* bytes)"):
+        _ = loaded.ngrams
+
+
+def test_strings_of_a_model_that_was_there_before_do_not_stay(saved):
+    save_model(saved, small_model(), None)
+    assert not (saved / "ngrams.txt.zst").exists()
+
+
 def edit(path, **changes):
     """Change a configuration as someone would who knows how it is signed."""
     config = {**json.loads(path.read_text()), **changes}
@@ -120,6 +136,11 @@ def cut_and_hide_it(directory, name):
         (lambda d: edit(d / "config.json", rows=-1), "rows is negative"),
         (lambda d: edit(d / "config.json", hidden=None), "hidden must be of type int"),
         (lambda d: edit(d / "config.json", slots=5), "vocabulary.safetensors: slots"),
+        (lambda d: edit(d / "config.json", width=38), "a table of 38 columns for 37 hidden units"),
+        (lambda d: edit(d / "config.json", width=0), "a table of 0 columns for 37 hidden units"),
+        (lambda d: edit(d / "config.json", hidden=0, width=0), "0 columns for 0 hidden units"),
+        (lambda d: edit(d / "config.json", thresholds={"label 1": "x"}), "'x' is no threshold"),
+        (lambda d: edit(d / "config.json", thresholds={"other": 0.5}), "for a label 'other'"),
         (lambda d: edit(d / "config.json", dtype="float64"), "dtype 'float64'"),
         (lambda d: edit(d / "config.json", dtype="float16"), "table is F32"),
         (lambda d: edit(d / "config.json", dtype="int8"), "model.safetensors: holds"),
@@ -182,6 +203,12 @@ def leave_no_slot_empty(tensors):
     tensors["slots"][:] = 1
 
 
+def make_one_long_run(tensors):
+    count = len(tensors["slots"]) // 2
+    tensors["slots"][:count] = np.uint64(1 << 40) + np.uint64(2)
+    tensors["slots"][count:] = 0
+
+
 def other_bias(tensors):
     tensors["head_bias"] += 1
 
@@ -239,3 +266,13 @@ def test_damaged_strings_are_found_when_they_are_asked_for(saved):
     classifier = Classifier.load(saved)
     with pytest.raises(ModelFileError, match=r"ngrams.txt.zst: altered"):
         _ = classifier.ngrams
+
+
+def test_slots_in_one_long_run_would_hang_and_are_refused(tmp_path):
+    words = [f"word{i}" for i in range(2000)]
+    vocabulary = small_vocabulary(words)
+    table = np.zeros((2000, 37), np.float32)
+    save_model(tmp_path, small_model(table=table, index=vocabulary.index), vocabulary)
+    rewrite(tmp_path, "vocabulary.safetensors", make_one_long_run)
+    with pytest.raises(ModelFileError, match="2,048 slots in a row are taken"):
+        Classifier.load(tmp_path)
