@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 SIZES = {"dim": 100, "bucket": 2_000_000}
 RATES = (0.1, 0.3, 1.0)
-# Of fastText, and at most of model2vec's classifier; fewer where there is more to read.
-EPOCHS, LARGE_EPOCHS = (5, 20), (4, 10)
-LARGE = 10_000_000
+# Of fastText, and at most of model2vec's classifier.
+EPOCHS = (5, 20)
+# Where there is much to read, fewer settings are tried: those that were best where it is little.
+LARGE, LARGE_EPOCHS, LARGE_RATES, LARGE_STRENGTHS = 10_000_000, (8,), (0.3, 1.0), (8.0, 32.0)
 PATTERNS = (r"(?u)\b\w\w+\b", r"(?u)\w+|[^\w\s]")
 MIN_COUNTS, STRENGTHS = (1, 2), (2.0, 8.0, 32.0, 128.0)
 # Of model2vec's own classifier: hidden layers, learning rate.
@@ -59,10 +60,29 @@ class Task:
     prepare: str
 
     @property
-    def epochs(self) -> tuple[int, int]:
+    def epochs(self) -> tuple[int, ...]:
         """How often training may go through the texts."""
-        large = sum(map(len, self.splits["train"].texts)) > LARGE
-        return LARGE_EPOCHS if large else EPOCHS
+        return LARGE_EPOCHS if self.large else EPOCHS
+
+    @property
+    def large(self) -> bool:
+        """Whether there is much to read."""
+        return sum(map(len, self.splits["train"].texts)) > LARGE
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rates of fastText."""
+        return LARGE_RATES if self.large else RATES
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """Inverse regularisation of logistic regression."""
+        return LARGE_STRENGTHS if self.large else STRENGTHS
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Token patterns of TF-IDF."""
+        return PATTERNS[:1] if self.large else PATTERNS
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -100,7 +120,7 @@ def train_fasttext(task: Task, cache: Path, ngrams: int, threads: int) -> Path:
     """Return the directory of fastText's model of word n-grams up to so many."""
     import fasttext
 
-    grid = {"rates": RATES, "epochs": task.epochs, **SIZES, "wordNgrams": ngrams}
+    grid = {"rates": task.rates, "epochs": task.epochs, **SIZES, "wordNgrams": ngrams}
     grid |= {"prepare": task.prepare, "version": version("fasttext-wheel")}
     directory, there = kept(cache, f"fasttext-{ngrams}", task, grid)
     if there:
@@ -124,7 +144,7 @@ def train_fasttext(task: Task, cache: Path, ngrams: int, threads: int) -> Path:
 
     tried = {
         (rate, epochs): score(fit("train", rate, epochs))
-        for rate, epochs in itertools.product(RATES, task.epochs)
+        for rate, epochs in itertools.product(task.rates, task.epochs)
     }
     rate, epochs = best = max(tried, key=tried.__getitem__)
     fit("all", rate, epochs).save_model(str(directory / "model.bin"))
@@ -138,7 +158,7 @@ def train_tfidf(task: Task, cache: Path) -> Path:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    grid = {"patterns": PATTERNS, "min_df": MIN_COUNTS, "C": STRENGTHS}
+    grid = {"patterns": task.patterns, "min_df": MIN_COUNTS, "C": task.strengths}
     grid |= {"version": version("scikit-learn")}
     directory, there = kept(cache, "tfidf", task, grid)
     if there:
@@ -149,11 +169,11 @@ def train_tfidf(task: Task, cache: Path) -> Path:
     def regression(strength: float) -> LogisticRegression:
         return LogisticRegression(C=strength, max_iter=300, tol=1e-3)
 
-    for pattern, least in itertools.product(PATTERNS, MIN_COUNTS):
+    for pattern, least in itertools.product(task.patterns, MIN_COUNTS):
         vectors = TfidfVectorizer(min_df=least, **vector_settings(pattern))
         train = vectors.fit_transform(task.texts("train"))
         dev = vectors.transform(task.texts("dev"))
-        for strength in STRENGTHS:
+        for strength in task.strengths:
             model = regression(strength).fit(train, task.truth("train"))
             tried[pattern, least, strength] = float(
                 np.mean(model.predict(dev) == task.truth("dev"))
@@ -238,7 +258,7 @@ def _classifier(task: Task, encoder: Path, layers: int, rate: float) -> Callable
                 X_val=task.texts("dev"),
                 y_val=names[task.truth("dev")].tolist(),
                 learning_rate=rate,
-                max_epochs=task.epochs[1],
+                max_epochs=max(task.epochs),
                 early_stopping_patience=2,
                 device="cpu",
             )

@@ -6,6 +6,7 @@ does not break.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -27,6 +28,19 @@ def one_line(text: object, *, limit: int = 60) -> str:
     """Return `text` cleaned, on one line and at most `limit` characters long."""
     line = " ".join(clean(text).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def json_text(value: object, *, ascii_only: bool = False) -> str:
+    """Return `value` as JSON; what cannot be shown anywhere is escaped, and so still the same."""
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=1)
+    # JSON has none of these but in strings, and DEL and the C1 controls are allowed there as such.
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def table_shape(rows: int, width: int, hidden: int, dtype: str) -> str:
+    """A model's table: ``8 × 16 float32``; where it was narrowed, what that is made wide with."""
+    shape = f"{rows:,} × {width} {dtype}"
+    return shape if width == hidden else f"{shape}, through a projection to {hidden}"
 
 
 def share(value: float | None, *, digits: int = 1) -> str:

@@ -54,8 +54,9 @@ class Shown:
             found.append(Column("coverage", answers.coverage))
         if self.top:
             for place, best in enumerate(best_classes(answers, self.top).T, start=1):
-                found.append(Column(f"label_{place}", [answers.classes[c] for c in best.tolist()]))
-                found.append(Column(f"probability_{place}", answers.probabilities[rows, best]))
+                # Not probability_1, which the class "1" has: labels are often numbers.
+                found.append(Column(f"top_{place}", [answers.classes[c] for c in best.tolist()]))
+                found.append(Column(f"top_{place}_probability", answers.probabilities[rows, best]))
         if self.every:
             found += [
                 Column(name if bare else f"probability_{name}", answers.probabilities[:, c])

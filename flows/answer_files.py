@@ -1,28 +1,17 @@
-"""Where labels go: lines of text, JSON lines, CSV, TSV or Parquet, with what the input had kept.
-
-A file is written beside its place and renamed when it is whole, so that what a killed run leaves
-behind is never taken for its result.
-"""
+"""Labels as lines of text, JSON lines, CSV, TSV or Parquet, with what the input had kept."""
 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-import os
-import sys
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
-
-import zstandard
 
 from flows.answer_columns import Column, Shown, free_prefix, written
 from sparsedistill.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from flows.input_rows import Batch
     from sparsedistill.answers import Answers
@@ -36,56 +25,6 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Write what has been held back."""
-
-
-@contextmanager
-def open_output(name: str | None) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name only when the block ends well; or standard output.
-
-    By its suffix it is compressed. What is no plain file (a pipe, a device) is written directly.
-
-    Raises:
-        ConfigError: There is no such directory, or it may not be written in.
-    """
-    if name is None:
-        yield sys.stdout.buffer
-        return
-    path = Path(name).resolve()
-    if path.exists() and not path.is_file():
-        if path.is_dir():
-            raise ConfigError(f"--output {name}: it is a directory; name a file in it")
-        with path.open("wb") as sink:
-            yield sink
-        return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        sink = part.open("wb")
-    except OSError as error:
-        raise ConfigError(f"--output {name} cannot be written: {error.strerror}") from error
-    try:
-        with sink:
-            with _compressed(sink, path.suffix) as packed:
-                yield packed
-            sink.flush()
-            os.fsync(sink.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _compressed(sink: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
-    if suffix == ".gz":
-        # No time in its head: the same answers are the same bytes.
-        with gzip.GzipFile(
-            filename="", fileobj=sink, mode="wb", compresslevel=6, mtime=0
-        ) as packed:
-            yield packed  # type: ignore[misc] # a binary file, by its methods
-    elif suffix == ".zst":
-        with zstandard.ZstdCompressor().stream_writer(sink, closefd=False) as packed:
-            yield packed
-    else:
-        yield sink
 
 
 def make_writer(output_format: str, sink: BinaryIO, shown: Shown, labels: Sequence[str]) -> Writer:

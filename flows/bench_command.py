@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashboards.format import size
+from dashboards.format import size, table_shape
 from flows.input_files import Meter, check_inputs
 from flows.input_rows import read_batches
+from flows.output_files import open_json
 from flows.plain_tables import facts, table
 from sparsedistill import __version__
 from sparsedistill.classifier import Classifier
 from sparsedistill.errors import ConfigError, DataError
 from sparsedistill.remote import fetch_model
+from sparsedistill.remote_sources import shown_name
 from tasks.environment import environment
 
 if TYPE_CHECKING:
@@ -62,25 +64,25 @@ def bench(options: argparse.Namespace) -> int:
     directory = fetch_model(options.model)
     classifier = Classifier.load(directory)
     sets = _texts(options, classifier)
-    found: dict[str, Any] = {
-        "model": str(options.model),
-        "bytes": sum(path.stat().st_size for path in directory.iterdir() if path.is_file()),
-        "rows": len(classifier.folded.table),
-        "hidden": classifier.folded.hidden,
-        "dtype": classifier.folded.table_type,
-        "sparsedistill": __version__,
-        **environment(max(threads)),
-        "cores": os.cpu_count(),
-        "start": _start(directory),
-        "texts": [
-            measure(directory, name, texts, threads, options.seconds)
-            for name, texts in sets.items()
-        ],
-    }
-    print("\n".join(render(found)))  # noqa: T201
-    if options.json:
-        content = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
-        Path(options.json).write_text(content, "utf-8")
+    with open_json(options.json) as write:
+        found: dict[str, Any] = {
+            "model": shown_name(str(options.model)),
+            "bytes": sum(path.stat().st_size for path in directory.iterdir() if path.is_file()),
+            "rows": len(classifier.folded.table),
+            "width": classifier.folded.width,
+            "hidden": classifier.folded.hidden,
+            "dtype": classifier.folded.table_type,
+            "sparsedistill": __version__,
+            **environment(max(threads)),
+            "cores": os.cpu_count(),
+            "start": _start(directory),
+            "texts": [
+                measure(directory, name, texts, threads, options.seconds)
+                for name, texts in sets.items()
+            ],
+        }
+        print("\n".join(render(found)))  # noqa: T201
+        write(found)
     return 0
 
 
@@ -235,6 +237,7 @@ def render(found: Mapping[str, Any]) -> list[str]:
     packages = found["packages"]
     start, anew = found["start"]["cached"], found["start"]["compiled"]
     kept = "kernels from the cache" if not start["compiled"] else "kernels compiled: no cache"
+    shape = table_shape(found["rows"], found["width"], found["hidden"], found["dtype"])
     lines = facts(
         [
             ("machine", f"{found['cpu']}, {found['cores']} cores, {found['platform']}"),
@@ -245,8 +248,7 @@ def render(found: Mapping[str, Any]) -> list[str]:
             ),
             (
                 "model",
-                f"{found['model']}: {found['rows']:,} × {found['hidden']} {found['dtype']}, "
-                f"{size(found['bytes'])}",
+                f"{found['model']}: {shape}, {size(found['bytes'])}",
             ),
             (
                 "start",

@@ -29,7 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
     0: done. 1: it could not be done, and the message says why. 2: the command line is wrong.
+    3: texts have drifted (see `drift_command`). 130: interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal of few characters cannot show becomes a question mark, not an error.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     options = _options(arguments)
     # Before torch is loaded: its threads would spin while they wait, and two runs on the same
     # cores (or a run beside anything busy) would be ten times slower than one after the other.
@@ -39,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         return _needs_extra(error, options.module)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
+        # Only a run keeps what it has done so far.
+        more = "; run the same command again to go on" if options.function == "distill" else ""
+        print(f"interrupted{more}", file=sys.stderr)  # noqa: T201
         return 130
     except BrokenPipeError:
         sys.stderr.close()
@@ -47,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not _is_ours(error):
             raise
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        # Messages quote what is in files, which must not get to command the terminal.
+        from dashboards.format import clean
+
+        print(f"error: {clean(error)}", file=sys.stderr)  # noqa: T201
         return 1
     return status
 

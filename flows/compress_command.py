@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from dashboards import format as fmt
 from flows.labelled_rows import LabelledTexts, read_labelled_texts
+from flows.output_files import open_json
 from sparsedistill.classifier import Classifier
 from sparsedistill.compression.calibration import calibrate
 from sparsedistill.compression.held_out import HeldOut
@@ -49,17 +49,17 @@ def compress(options: argparse.Namespace) -> int:
     dev = _dev(options, classifier)
     log = StepLog(*(dev or ()), threads=options.threads)
     log.measure("given", classifier.folded, vocabulary)
-    made, size = _compress(classifier, vocabulary, asked, dev, log, out)
-    summary = {
-        "steps": [step.to_json() for step in log.steps],
-        "tried": [form.to_json() for form in made.tried],
-        "bytes": size,
-        "temperature": made.model.temperature,
-        "keeps_thresholds_and_reference": _keeps_notes(classifier.folded, made.model),
-    }
-    if options.json:
-        Path(options.json).write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
-    print(_report(summary, out))  # noqa: T201
+    with open_json(options.json) as write:
+        made, size = _compress(classifier, vocabulary, asked, dev, log, out)
+        summary = {
+            "steps": [step.to_json() for step in log.steps],
+            "tried": [form.to_json() for form in made.tried],
+            "bytes": size,
+            "temperature": made.model.temperature,
+            "keeps_thresholds_and_reference": _keeps_notes(classifier.folded, made.model),
+        }
+        write(summary)
+        print(_report(summary, out))  # noqa: T201
     return 0
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from typing import TYPE_CHECKING
 
 from dashboards.explanation import render_explanation
-from flows.answer_files import open_output
 from flows.explanation_text import render
+from flows.output_files import open_output, print_json
 from sparsedistill.classifier import Classifier
 from sparsedistill.errors import ConfigError
+from sparsedistill.remote_sources import shown_name
 
 if TYPE_CHECKING:
     import argparse
@@ -25,12 +25,12 @@ def explain(options: argparse.Namespace) -> int:
     classifier = Classifier.from_pretrained(options.model)
     explanation = classifier.explain(options.text).to_json()
     if options.html:
-        model = str(classifier.training.get("name") or options.model)
+        model = str(classifier.training.get("name") or shown_name(options.model))
         page = render_explanation(explanation, model=model, top=options.top)
-        with open_output(options.html) as sink:
+        with open_output(options.html, option="--html") as sink:
             sink.write(page.encode())
     if options.json:
-        print(json.dumps(explanation, ensure_ascii=False, indent=1))  # noqa: T201
+        print_json(explanation)
     elif not options.html:
         width = shutil.get_terminal_size().columns
         shown = render(explanation, top=options.top, colour=has_colours(), width=width)
@@ -40,4 +40,5 @@ def explain(options: argparse.Namespace) -> int:
 
 def has_colours() -> bool:
     """Whether what is printed is for a terminal that shows colours (see no-color.org)."""
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    unwanted = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not unwanted

@@ -50,6 +50,11 @@ def format_by_name(name: str) -> str:
     return _SUFFIXES.get(path.suffix, "text")
 
 
+def called(name: str) -> str:
+    """How a file is called in messages."""
+    return "standard input" if name == STANDARD_INPUT else name
+
+
 class Meter:
     """How much of some files has been read, for whoever shows it.
 
@@ -75,7 +80,7 @@ class InputFile:
 
     def __init__(self, name: str, stream: BinaryIO, meter: Meter) -> None:
         self.path = None if name == STANDARD_INPUT else Path(name)
-        self.name = name if self.path else "standard input"
+        self.name = called(name)
         self._stream = stream
         self._meter = meter
         self._whole = _is_regular(stream)

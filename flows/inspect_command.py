@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashboards.format import one_line, size
+from dashboards.format import one_line, size, table_shape
+from flows.output_files import print_json
 from flows.plain_tables import facts, table
 from sparsedistill.classifier import Classifier
 from sparsedistill.errors import ConfigError
@@ -34,7 +35,7 @@ def inspect(options: argparse.Namespace) -> int:
     directory = fetch_model(options.model)
     found = describe(directory, verify=options.verify, ngrams=options.ngrams)
     if options.json:
-        print(json.dumps(found, ensure_ascii=False, indent=1))  # noqa: T201
+        print_json(found)
     else:
         width = shutil.get_terminal_size().columns
         print("\n".join(render(found, str(options.model), width)))  # noqa: T201
@@ -63,6 +64,7 @@ def describe(directory: Path, *, verify: bool, ngrams: int) -> dict[str, Any]:
         "max_ngrams": folded.max_ngrams,
         "rows": len(folded.table),
         "rows_by_order": None if strings is None else _by_order(strings),
+        "width": folded.width,
         "hidden": folded.hidden,
         "dtype": folded.table_type,
         "activation": folded.activation,
@@ -110,14 +112,14 @@ def render(found: Mapping[str, Any], name: str, width: int) -> list[str]:
         ("n-grams", f"{found['rows']:,} of {spec['min_n']} to {spec['max_n']} tokens, tokenizer "
                     f"{spec['tokenizer']}{_orders(found)}"),
         ("reads", f"the first {found['max_ngrams']:,} known n-grams of a text"),
-        ("table", f"{found['rows']:,} × {found['hidden']} {found['dtype']}, {found['activation']}"),
+        ("table", f"{_shape(found)}, {found['activation']}"),
         ("temperature", f"{found['temperature']:.4g}"),
         ("thresholds", ", ".join(f"{one_line(label)} {value:.3g}" for label, value in
                                  thresholds.items()) or "none"),
         ("reference", "of the training corpus, for drift" if found["reference"] else "none"),
         *((one_line(f"made: {key}"), value) for key, value in _flat(found["training"])),
         ("checked", "every byte: all checksums agree" if found["verified"] else
-                    "the sizes of all files; --verify compares every checksum"),
+                    "all sizes, and every checksum but that of the table; --verify reads it too"),
     ]  # fmt: skip
     rows = [
         [file["name"], size(file["bytes"]), (file["sha256"] or "")[:_SHORT_DIGEST]]
@@ -139,6 +141,10 @@ def render(found: Mapping[str, Any], name: str, width: int) -> list[str]:
     elif found["rows_by_order"] is None:
         lines += ["", "the n-grams' strings are not in this model, so none can be named"]
     return lines
+
+
+def _shape(found: Mapping[str, Any]) -> str:
+    return table_shape(found["rows"], found["width"], found["hidden"], found["dtype"])
 
 
 def _orders(found: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from flows.input_rows import Batch
 
 
+_NUMBER = re.compile(r"-?\d+")
+
+
 class LabelledTexts(NamedTuple):
     """Texts and the class of each, int64[texts]."""
 
@@ -34,7 +38,8 @@ def read_labelled_texts(
 
     Args:
         file: Its path.
-        classes: The model's labels. In the file a label is one of them or its number.
+        classes: The model's labels. In the file a label is one of them or its number; where all of
+            them are numbers themselves, the number 1 is the label "1", as it was in training.
         text_column: Column or field of the text.
         label_column: Column or field of the label.
 
@@ -49,7 +54,8 @@ def read_labelled_texts(
     for batch in read_batches([file], file_format="auto", column=text_column, meter=Meter([])):
         index = _classes_by_label(batch, classes)
         for label in _column(batch, label_column):
-            if label not in index:
+            # Only these two: True is a number to Python, and a list cannot be looked up.
+            if type(label) not in (str, int) or label not in index:
                 raise DataError(
                     f"{file}: row {len(truth) + 1} has the label {label!r:.60}, which is none of "
                     f"the model's: {list(classes)!r:.200}"
@@ -66,26 +72,34 @@ def _column(batch: Batch, name: str) -> Sequence[object]:
         missing = next((one for one in batch.objects if name not in one), None)
         if missing is not None:
             raise no_column(batch.source, name, missing)
-        return [_plain(one[name]) for one in batch.objects]
+        return [one[name] for one in batch.objects]
     if batch.columns.count(name) != 1:
         raise no_column(batch.source, name, batch.columns)
     at = batch.columns.index(name)
-    return [_plain(row[at]) for row in batch.rows()]
-
-
-def _plain(label: object) -> object:
-    # A list or an object is no label, and cannot be looked up either.
-    return label if isinstance(label, str | int) else repr(label)
+    if batch.arrow is not None:
+        labels: list[object] = batch.arrow.column(at).to_pylist()
+        return labels
+    return [row[at] for row in batch.rows()]
 
 
 def _classes_by_label(batch: Batch, classes: Sequence[str]) -> Mapping[object, int]:
     """The class of everything that a label may be: a name, or a number that stands for one."""
-    numbers: Sequence[str] = classes
-    if batch.arrow is not None:
-        named = (batch.arrow.schema.metadata or {}).get(b"label_names")
-        numbers = json.loads(named) if named else classes
-    index: dict[object, int] = {}
-    for number, name in enumerate(numbers):
+    index: dict[object, int] = {name: number for number, name in enumerate(classes)}
+    named = _label_names(batch)
+    are_numbers = all(map(_NUMBER.fullmatch, classes))
+    if named is None and are_numbers:
+        return index | {int(name): number for number, name in enumerate(classes)}
+    for number, name in enumerate(named or classes):
         if name in classes:
-            index[number] = index[str(number)] = classes.index(name)
-    return index | {name: number for number, name in enumerate(classes)}
+            index[number] = classes.index(name)
+            if not are_numbers:
+                index.setdefault(str(number), classes.index(name))
+    return index
+
+
+def _label_names(batch: Batch) -> Sequence[str] | None:
+    """What the numbers in a Parquet file stand for, if it says so."""
+    if batch.arrow is None:
+        return None
+    named = (batch.arrow.schema.metadata or {}).get(b"label_names")
+    return json.loads(named) if named else None

@@ -10,9 +10,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from flows.answer_columns import Shown
-from flows.answer_files import check_labels, make_writer, open_output
+from flows.answer_files import check_labels, make_writer
 from flows.input_files import Meter, check_inputs, format_by_name
 from flows.input_rows import input_names, read_batches
+from flows.output_files import open_output
 from flows.progress_line import ProgressLine
 from sparsedistill.classifier import Classifier
 from sparsedistill.errors import ConfigError

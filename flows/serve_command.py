@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsedistill.classifier import Classifier
 from sparsedistill.memory import parse_size
 from sparsedistill.remote import fetch_model
+from sparsedistill.remote_sources import shown_name
 
 if TYPE_CHECKING:
     import argparse
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve a model; ends with status 0 when stopped by SIGTERM or Ctrl-C."""
+    if options.workers == 1:
+        # One process keeps its numbers to itself, also where the environment is that of another
+        # service's workers. prometheus_client reads this once, when it is imported.
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # First, so that a missing extra is said before a model is fetched.
     from sparsedistill.serving.settings import ServerSettings, Settings
     from sparsedistill.serving.worker import run
@@ -40,6 +46,6 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _name(model: str) -> str:
-    """What a model is called that was given none: as its directory, or as it was asked for."""
+    """What a model is called that was given none: as its directory, or as where it comes from."""
     directory = Path(model)
-    return directory.resolve().name if directory.is_dir() else model
+    return directory.resolve().name if directory.is_dir() else shown_name(model)

@@ -95,8 +95,8 @@ def class_thresholds(classes: tuple[str, ...], abstain_below: Threshold) -> NDAr
         unknown = sorted(set(abstain_below) - set(classes))
         if unknown:
             raise ConfigError(
-                f"abstain_below has {unknown[0]!r}, which is no label of the model: "
-                f"its labels are {', '.join(classes)}"
+                f"abstain_below has {unknown[0]!r:.60}, which is no label of the model: "
+                f"its labels are {', '.join(classes):.200}"
             )
         limits = [abstain_below.get(name, 0.0) for name in classes]
     else:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sparsedistill.text_profile import Quantity
 
 Verdict = Literal["same", "shifted", "different"]
@@ -93,7 +95,7 @@ class Example:
     """A text of which the model knows little.
 
     Attributes:
-        row: Of the batch, from 0.
+        row: Of the batch, from 0, as in Python; the text says it from 1.
         text: Its beginning.
         coverage: Share of its n-grams that are known.
         ngrams: How many it has.
@@ -144,8 +146,13 @@ class DriftReport:
         }
 
 
-def render(report: DriftReport) -> str:
-    """The report as text: a table with a bar for each bin, then what is new."""
+def render(report: DriftReport, *, place: Callable[[int], str] | None = None) -> str:
+    """The report as text: a table with a bar for each bin, then what is new.
+
+    Args:
+        report: What was found.
+        place: How a row, counted from 0, is called; if not given, by its number from 1.
+    """
     lines = [
         f"{report.rows:,} texts against a reference of {report.reference_rows:,}: {report.verdict}",
         "",
@@ -165,8 +172,10 @@ def render(report: DriftReport) -> str:
     lines += _unknown(report.unknown)
     if report.examples:
         lines += ["", "least known texts (row, share of n-grams that are known, text)"]
-        for one in report.examples:
-            lines.append(f"  {one.row:>7,}  {one.coverage:6.1%}  {one.text[:_SHOWN]}".rstrip())
+        places = [place(one.row) if place else f"{one.row + 1:,}" for one in report.examples]
+        width = max(7, *map(len, places))
+        for where, one in zip(places, report.examples, strict=True):
+            lines.append(f"  {where:>{width}}  {one.coverage:6.1%}  {one.text[:_SHOWN]}".rstrip())
     return "\n".join(lines) + "\n"
 
 

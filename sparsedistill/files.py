@@ -116,8 +116,8 @@ def checked_field(path: Path, config: Mapping[str, Any], name: str, kind: type[T
     value = config.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ModelFileError(f"{path}: {name} must be of type {kind.__name__}, not {value!r:.60}")
-    if isinstance(value, int) and value < 0:
-        raise ModelFileError(f"{path}: {name} is negative: {value}")
+    if isinstance(value, int) and not 0 <= value < 1 << 63:
+        raise ModelFileError(f"{path}: {name} is negative or too large: {value!s:.40}")
     return value
 
 

@@ -227,6 +227,7 @@ def _making(config: ModelConfig, summary: Mapping[str, Any]) -> str:
 def _sizes(config: ModelConfig) -> str:
     rows = [
         ["n-grams (rows of the table)", _number(config.rows)],
+        *([] if config.width == config.hidden else [["numbers in a row", _number(config.width)]]),
         ["hidden units", _number(config.hidden)],
         ["numbers of the table", config.table_type],
         *([_plain(name), f"{size:,} bytes"] for name, (size, _) in sorted(config.files.items())),

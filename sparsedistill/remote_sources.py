@@ -254,6 +254,21 @@ def import_hub(what: str) -> None:
         ) from error
 
 
+def shown_name(model: str) -> str:
+    """What to call a model in public: of a URL its last part, without user, password and query.
+
+    Args:
+        model: A URL, or a name on the hub, which is its own.
+    """
+    if "://" not in model:
+        return model
+    place = re.split(r"[?#]", model, maxsplit=1)[0].partition("://")[2].rstrip("/")
+    # Not urlsplit: in a URL within a URL (`zip://a::https://...`) it finds no user.
+    before, slash, last = place.rpartition("/")
+    is_host = not slash or before.endswith("/")
+    return (last.rpartition("@")[2] if is_host else last) or "model"
+
+
 def _shown(url: str) -> str:
     """A URL without user, password and query."""
     parts = urlsplit(url)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # In the JSON form. To be raised when a bin or a quantity changes: old profiles compare with no new.
 FORMAT = 1
+_MOST_ROWS = 10**15
 
 
 class Quantity(NamedTuple):
@@ -226,4 +227,7 @@ def _bins(quantity: Quantity, labels: tuple[str, ...]) -> int:
 def _counts(value: Any) -> NDArray[np.int64]:  # noqa: ANN401
     if not (isinstance(value, list) and all(type(one) is int and one >= 0 for one in value)):
         raise ValueError("counts must be whole numbers, 0 or more")
+    # Sums in int64 would turn over, and counts that are wrong together agree.
+    if sum(value) > _MOST_ROWS:
+        raise ValueError("counts of more texts than there are")
     return np.array(value, np.int64)

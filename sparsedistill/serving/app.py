@@ -114,9 +114,9 @@ class Service:
         """
         if not self._warm:
             raise busy("not_ready", "the model is being loaded: try again in a second")
-        body = await self._bodies.read(request.scope, request.receive)
-        request.scope["bytes"] = len(body)
-        answer = await self._predictor.answer(body)
+        async with self._bodies.one(request.scope, request.receive) as body:
+            request.scope["bytes"] = len(body)
+            answer = await self._predictor.answer(body)
         request.scope["texts"] = answer.texts
         return Response(answer.body, media_type="application/json")
 

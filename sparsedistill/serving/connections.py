@@ -2,8 +2,8 @@
 
 uvicorn ends connections that idle between two requests; this adds what keeps a client from holding
 one (and with it a file and memory) by sending the head of a request byte by byte or never, by a
-head without end, or by not reading its answer. How slowly a body may come is the application's
-matter (`limits`).
+head without end, trailers without end, or by not reading its answer. How slowly a body may come is
+the application's matter (`limits`).
 
 The parser is httptools where it is installed, which is twice as fast as h11.
 """
@@ -107,7 +107,7 @@ class Guarded(_Base):
 
 
 class GuardedH11(Guarded, H11Protocol):
-    """With h11, which bounds a head itself."""
+    """With h11, which bounds heads and trailers itself."""
 
 
 try:
@@ -121,25 +121,39 @@ else:
 
         def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
             super().__init__(*args, **options)
-            self._head_bytes = 0
-            self._in_body = False
+            self._unparsed = 0
+            self._parsed = False
 
         def data_received(self, data: bytes) -> None:
-            """Count what belongs to heads."""
+            """Count what comes without ending a head or being of a body.
+
+            That is a head, trailers, what follows the size of a chunk, and the head of a next
+            request while an answer is awaited: all that the parser keeps, or reads for nothing.
+            """
+            self._parsed = False
             super().data_received(data)
-            waits = self.cycle is None or self.cycle.response_complete
-            self._head_bytes = self._head_bytes + len(data) if waits and not self._in_body else 0
-            if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
+            self._unparsed = 0 if self._parsed else self._unparsed + len(data)
+            if self._unparsed <= MOST_HEAD_BYTES or self.transport.is_closing():
+                return
+            if self.cycle is None or self.cycle.response_complete:
                 self.send_400_response("The head of the request is too large.")
+            else:
+                # An answer may be on its way: another must not be put into it.
+                self.transport.abort()
 
         def on_headers_complete(self) -> None:
             """A head has ended."""
-            self._in_body = True
+            self._parsed = True
             super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            """A part of a body has come."""
+            self._parsed = True
+            super().on_body(body)
 
         def on_message_complete(self) -> None:
             """A request has ended."""
-            self._in_body = False
+            self._parsed = True
             super().on_message_complete()
 
     Protocol = GuardedHttpTools

@@ -1,20 +1,21 @@
 """Reading a request's body, in bounded memory and bounded time.
 
 Bytes are counted as they come, whatever the head of the request says: a body in chunks has no
-length to look at. What all bodies together take is bounded too.
+length to look at. What all bodies together take is bounded too, those included whose requests wait
+for a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sparsedistill.serving.problems import ServiceError, busy, too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from starlette.types import Receive, Scope
 
@@ -47,8 +48,9 @@ class BodyReader:
         self._seconds = settings.body_seconds
         self._together = 0
 
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """The body of a request.
+    @asynccontextmanager
+    async def one(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """The body of a request, which counts as one in memory until the block ends.
 
         Raises:
             ServiceError: It is no JSON, too large, or does not come.
@@ -56,12 +58,17 @@ class BodyReader:
         """
         body = _Body()
         try:
+            yield await self._read(body, scope, receive)
+        finally:
+            self._forget(body)
+
+    async def _read(self, body: _Body, scope: Scope, receive: Receive) -> bytes:
+        try:
             async with asyncio.timeout(self._seconds):
                 _check_head(scope, self._most)
                 await self._collect(body, receive)
-            return body.parts[0] if len(body.parts) == 1 else b"".join(body.parts)
         except ServiceError:
-            body.parts.clear()
+            self._forget(body)
             if body.more:
                 await self._discard(scope, receive)
             raise
@@ -72,8 +79,14 @@ class BodyReader:
                 f"the body did not come within {self._seconds:g} seconds",
                 headers={"Connection": "close"},
             ) from None
-        finally:
-            self._together -= body.size
+        whole = body.parts[0] if len(body.parts) == 1 else b"".join(body.parts)
+        body.parts.clear()
+        return whole
+
+    def _forget(self, body: _Body) -> None:
+        body.parts.clear()
+        self._together -= body.size
+        body.size = 0
 
     async def _collect(self, body: _Body, receive: Receive) -> None:
         while body.more:

@@ -1,7 +1,8 @@
 """The log: one JSON object a line. Access goes to standard output, all else to standard error.
 
 Nothing of a text, a query or a header but the request's id is ever logged; of an error, its type
-and where it was raised, because its message may repeat what it was about.
+and where it was raised, because its message may repeat what it was about. Of a record of
+another library, for the same reason, its level and who wrote it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Any
 ACCESS = "sparsedistill.serving.access"
 EVENTS = "sparsedistill.serving"
 
+# Whose messages are known to hold no text.
+_KNOWN = frozenset({"sparsedistill", "uvicorn"})
+
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -23,11 +27,12 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
+        known = record.name.partition(".")[0] in _KNOWN
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "process": record.process,
-            "event": record.getMessage(),
+            "event": record.getMessage() if known else record.name,
         }
         line |= getattr(record, "fields", {})
         if record.exc_info and record.exc_info[1] is not None:
@@ -58,6 +63,7 @@ def log_config(*, access: bool) -> dict[str, Any]:
             },
             "err": {"class": "logging.StreamHandler", "formatter": "json"},
         },
+        "root": {"handlers": ["err"], "level": "WARNING"},
         "loggers": {
             "uvicorn": {"handlers": ["err"], "level": "INFO", "propagate": False},
             EVENTS: {"handlers": ["err"], "level": "INFO", "propagate": False},

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sparsedistill.classifier import Classifier
+from sparsedistill.errors import ConfigError
 from sparsedistill.serving import connections, logs
 from sparsedistill.serving.app import Service, create_app
 from sparsedistill.serving.metrics import DIRECTORY_VARIABLE
@@ -53,6 +54,7 @@ def run(model: Path, settings: Settings, server: ServerSettings, *, access_log: 
 
     Raises:
         OSError: The address cannot be listened on.
+        ConfigError: It is none.
     """
     import uvicorn
 
@@ -172,13 +174,17 @@ def _environment(service: str, workers: int) -> Iterator[None]:
 
 def _check_address(server: ServerSettings) -> None:
     """See that the address can be listened on, for an error that says so in one line."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        server.host, server.port, type=socket.SOCK_STREAM
-    )[0]
+    where = f"{server.host} port {server.port}"
+    try:
+        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise ConfigError(f"cannot listen on {where}: that is no name of a host") from error
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from error
+    family, kind, protocol, _, address = found[0]
     with socket.socket(family, kind, protocol) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(address)
         except OSError as error:
-            reason = f"cannot listen on {server.host} port {server.port}: {error.strerror}"
-            raise OSError(error.errno, reason) from error
+            raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from error

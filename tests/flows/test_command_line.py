@@ -153,15 +153,23 @@ def test_without_the_pipeline_installed_a_command_says_what_to_install(
     assert message == "error: this command needs pyarrow: pip install 'sparsedistill[pipeline]'\n"
 
 
-def test_an_interrupt_says_how_to_go_on(
-    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
-):
+def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: Captured):
     def interrupted(name: str):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "import_module", interrupted)
-    assert main(["plan", str(config)]) == 130
+    assert main(["distill", "some.toml"]) == 130
     assert "run the same command again" in capsys.readouterr().err
+    # What keeps nothing cannot go on.
+    assert main(["predict", "model"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_message_cannot_take_over_the_terminal(capsys: Captured):
+    assert main(["predict", "no\x1b[2J\x9bwhere"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert not set(said) & {"\x1b", "\x9b"}
 
 
 def test_an_error_of_our_own_making_is_not_hidden(config: Path, monkeypatch: pytest.MonkeyPatch):

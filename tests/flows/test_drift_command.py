@@ -161,3 +161,60 @@ def test_input_that_cannot_be_compared_is_an_error(model: Path, same: Path, tmp_
     (tmp_path / "bad.txt").write_bytes(b"good\n\xff\n")
     with pytest.raises(DataError, match=r"bad\.txt: line 2: not valid UTF-8"):
         drift(options(model, tmp_path / "bad.txt"))
+
+
+HOSTILE = "Züge \x1b[2J\x1b]0;title\x07 \x9b31m fahren"
+
+
+def test_texts_cannot_take_over_the_terminal(model: Path, tmp_path: Path, capsys: Captured):
+    path = tmp_path / "hostile.jsonl"
+    path.write_text(json.dumps({"text": HOSTILE}) + "\n", "utf-8")
+    assert drift(options(model, path)) == 0
+    said = capsys.readouterr().out
+    assert not set(said) & {"\x1b", "\x07", "\x9b"}
+    assert "fahren" in said
+
+
+def test_least_known_texts_are_named_by_file_and_row_from_one(
+    model: Path, tmp_path: Path, capsys: Captured
+):
+    known, new = "\n".join(lines(30, seed=1)), "ganz andere Wörter stehen hier"
+    first, second, empty = (tmp_path / name for name in ("a.txt", "b.csv", "none.txt"))
+    first.write_text(f"{known}\n{new}\n", "utf-8")
+    second.write_text(f"text\n{new} auch\n{lines(1, seed=2)[0]}\n", "utf-8")
+    empty.touch()
+    report = tmp_path / "report.json"
+    assert drift(options(model, first)) == 0
+    assert "       31    0.0%  ganz andere" in capsys.readouterr().out
+    assert drift(options(model, first, empty, second, json=str(report))) == 0
+    said = capsys.readouterr().out
+    assert f"{first}:31 " in said
+    assert f"{second}:1 " in said
+    examples = json.loads(report.read_text("utf-8"))["examples"]
+    assert [(one["file"], one["row"]) for one in examples[:2]] == [
+        (str(second), 1),
+        (str(first), 31),
+    ]
+
+
+def test_standard_input_without_text_is_called_so(model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(DataError, match=r"^standard input: no text to compare"):
+        drift(options(model))
+
+
+def test_a_report_is_whole_or_not_there(model: Path, same: Path, tmp_path: Path, capsys: Captured):
+    nowhere = str(tmp_path / "nowhere" / "x.json")
+    with pytest.raises(ConfigError, match=r"--json .* cannot be written: No such file"):
+        drift(options(model, same, json=nowhere))
+    # Before the texts are read, so that no minute is lost.
+    assert capsys.readouterr().out == ""
+    report = tmp_path / "report.json"
+    report.write_text("the last one")
+    (tmp_path / "bad.txt").write_bytes(b"good\n\xff\n")
+    with pytest.raises(DataError):
+        drift(options(model, same, tmp_path / "bad.txt", json=str(report)))
+    assert report.read_text() == "the last one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bad.txt", "report.json", "same.txt",
+    ]  # fmt: skip

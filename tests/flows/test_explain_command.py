@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -172,5 +173,36 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert has_colours()
+    monkeypatch.setenv("NO_COLOR", "")
+    assert has_colours()
     monkeypatch.setenv("NO_COLOR", "1")
     assert not has_colours()
+
+
+def test_json_cannot_take_over_the_terminal_and_says_the_same(model: Path, capsys: Captured):
+    text = HOSTILE + "\x7f\x85\x9b2J"
+    assert main(["explain", str(model), text, "--json"]) == 0
+    said = capsys.readouterr().out
+    assert not set(said) & {"\x1b", "\x00", "\u202e", "\x7f", "\x85", "\x9b"}
+    assert json.loads(said) == Classifier.load(model).explain(text).to_json()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_of_few_characters_gets_what_it_has(
+    model: Path, explanation, monkeypatch: pytest.MonkeyPatch, encoding: str
+):
+    def said(*options: str) -> str:
+        stdout = io.TextIOWrapper(io.BytesIO(), encoding)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["explain", str(model), TEXT, *options]) == 0
+        stdout.flush()
+        return stdout.buffer.getvalue().decode(encoding)
+
+    assert "stanbul and ??" in said()
+    # What a program reads is not to lose anything.
+    assert json.loads(said("--json")) == explanation
+
+
+def test_a_page_that_cannot_be_written_is_called_by_its_option(model: Path, capsys: Captured):
+    assert main(["explain", str(model), "good", "--html", "nowhere/x.html"]) == 1
+    assert "--html nowhere/x.html cannot be written: No such file" in capsys.readouterr().err

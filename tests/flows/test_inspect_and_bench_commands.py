@@ -37,6 +37,7 @@ def test_inspect_says_what_is_in_the_model(model: Path, capsys: Captured):
     assert found["rows"] == len(NGRAMS)
     assert found["rows_by_order"] == {"1": 6, "2": 1, "3": 1}
     assert (found["hidden"], found["dtype"], found["activation"]) == (16, "float32", "relu")
+    assert found["width"] == 16
     assert found["temperature"] == 1.5
     assert found["thresholds"] == {LABELS[0]: 0.8}
     assert found["training"]["name"] == "small"
@@ -56,6 +57,7 @@ def test_inspect_prints_the_same_for_people(model: Path, capsys: Captured):
         "negative 0.8",
         "made: inputs.student abc",
         "model.safetensors",
+        "all sizes, and every checksum but that of the table; --verify reads it too",
         "n-grams that speak most for each label when they are all that is known of a text",
     ):
         assert words in said
@@ -97,6 +99,59 @@ def test_a_model_without_the_strings_of_its_ngrams_names_none(tmp_path: Path, ca
     assert found["strongest"] is None
     assert main(["inspect", str(bare)]) == 0
     assert "the n-grams' strings are not in this model" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    whole = small_classifier()
+    projection = np.random.default_rng(1).standard_normal((4, 16)).astype(np.float32)
+    folded = replace(whole.folded, table=whole.folded.table[:, :4].copy(), projection=projection)
+    model = Classifier(folded, ngrams=whole.ngrams)
+    return save(tmp_path_factory.mktemp("narrow") / "m", model)
+
+
+def test_of_a_narrowed_model_the_table_is_told_from_the_hidden_layer(
+    narrow: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    found = inspected(narrow, capsys)
+    assert (found["width"], found["hidden"]) == (4, 16)
+    assert main(["inspect", str(narrow)]) == 0
+    shape = "8 × 4 float32, through a projection to 16"
+    assert f"{shape}, relu" in " ".join(capsys.readouterr().out.split())
+    step = {"import": 0.1, "load": 0.002, "first_answer": 0.5, "compiled": 0, "process": 1.0}
+    monkeypatch.setattr(bench_command, "_probe", lambda *_: step)
+    out = tmp_path / "bench.json"
+    arguments = ["--threads", "1", "--seconds", "0.01", "--json", str(out)]
+    assert main(["bench", str(narrow), *arguments]) == 0
+    assert shape in " ".join(capsys.readouterr().out.split())
+    measured = json.loads(out.read_text("utf-8"))
+    assert (measured["width"], measured["hidden"]) == (4, 16)
+
+
+def test_a_path_that_cannot_be_written_is_known_before_anything_is_measured(
+    model: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+):
+    def measured(*_: object) -> dict:
+        raise AssertionError("it was measured first")
+
+    monkeypatch.setattr(bench_command, "_probe", measured)
+    assert main(["bench", str(model), "--json", str(tmp_path / "nowhere" / "x.json")]) == 1
+    assert "--json" in capsys.readouterr().err
+    assert main(["bench", str(model), "--json", str(tmp_path)]) == 1
+    assert f"--json {tmp_path}: it is a directory" in capsys.readouterr().err
+
+
+def test_without_verify_the_table_alone_is_not_compared(
+    model: Path, tmp_path: Path, capsys: Captured
+):
+    """As `inspect` says of itself."""
+    for name in ("vocabulary.safetensors", "ngrams.txt.zst"):
+        copy = Path(shutil.copytree(model, tmp_path / name))
+        content = bytearray((copy / name).read_bytes())
+        content[-1] ^= 1
+        (copy / name).write_bytes(content)
+        assert main(["inspect", str(copy)]) == 1
+        assert name in capsys.readouterr().err
 
 
 def test_verify_finds_what_a_size_does_not_tell(model: Path, tmp_path: Path, capsys: Captured):

@@ -169,7 +169,7 @@ def test_what_the_input_had_is_kept_in_every_format(
             ranked = [(one["label"], one["probability"]) for one in row["top"]]
         else:
             given = [float(row[f"probability_{label}"]) for label in LABELS]
-            ranked = [(row[f"label_{i}"], float(row[f"probability_{i}"])) for i in (1, 2)]
+            ranked = [(row[f"top_{i}"], float(row[f"top_{i}_probability"])) for i in (1, 2)]
         np.testing.assert_allclose(given, shares, atol=1e-6)
         assert [label for label, _ in ranked] == [label for label, _ in best]
         np.testing.assert_allclose([p for _, p in ranked], [p for _, p in best], atol=1e-6)
@@ -352,3 +352,24 @@ def test_the_base_install_is_enough(model: Path, tmp_path: Path, arguments: list
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("target", ["x.csv", "x.parquet"])
+def test_columns_of_classes_that_are_numbers_have_names_of_their_own(tmp_path: Path, target: str):
+    """Stars, 1 to 5, are a common set of labels: a column must not be there twice."""
+    labels = ("1", "2", "3")
+    model = save(tmp_path / "m", small_classifier(labels))
+    path, out = write_texts(tmp_path / "in.csv"), tmp_path / target
+    arguments = ["predict", str(model), str(path), "--output", str(out), "--proba", "--top", "3"]
+    assert main(arguments) == 0
+    answers = Classifier.load(model).answers(TEXTS)
+    if target == "x.csv":
+        names = out.read_text("utf-8").splitlines()[0].split(",")
+    else:
+        names = pq.read_schema(out).names
+    assert len(set(names)) == len(names)
+    for row, shares in zip(read_rows(out), answers.probabilities, strict=True):
+        given = [float(row[f"probability_{label}"]) for label in labels]
+        np.testing.assert_allclose(given, shares, atol=1e-6)
+        ranked = {row[f"top_{i}"]: float(row[f"top_{i}_probability"]) for i in (1, 2, 3)}
+        assert ranked == pytest.approx(dict(zip(labels, given, strict=True)), abs=1e-6)

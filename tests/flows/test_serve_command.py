@@ -18,6 +18,7 @@ import pytest
 from helpers.small_service import Server, head, received, request, small_classifier
 
 from flows.cli import main
+from sparsedistill.remote_sources import shown_name
 from sparsedistill.serving.settings import ServerSettings, Settings
 from sparsedistill.serving.worker import run
 
@@ -73,6 +74,7 @@ def test_limits_are_those_of_the_command_line(model: Path, tmp_path: Path):
         assert server.predict({"text": "x" * 1000}).status_code == 413
 
 
+@pytest.mark.slow
 def test_several_workers_count_together_and_one_that_is_killed_is_replaced(
     model: Path, tmp_path: Path
 ):
@@ -129,7 +131,7 @@ import sys
 from pathlib import Path
 from sparsedistill.serving.settings import ServerSettings, Settings
 from sparsedistill.serving.worker import run
-server = ServerSettings(port=int(sys.argv[2]), drain_seconds=1.5, grace_seconds=1)
+server = ServerSettings(port=int(sys.argv[2]), drain_seconds=6, grace_seconds=1)
 sys.exit(run(Path(sys.argv[1]), Settings(body_seconds=60), server, access_log=False))
 """
 
@@ -171,6 +173,63 @@ def test_a_port_that_is_taken_is_an_error_in_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert f"cannot listen on 127.0.0.1 port {port}" in error
+
+
+@pytest.mark.parametrize("host", ["nosuch", "a" * 70])
+def test_a_host_that_is_none_is_named(
+    host: str, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    if host == "nosuch":  # without asking any name server
+
+        def unknown(*_: object, **__: object) -> None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert main(["serve", str(model), "--host", host]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert f"cannot listen on {host} port 8000: " in error
+
+
+def test_one_process_does_not_keep_its_numbers_where_those_of_others_are(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "there is none"))
+    with Server(model, tmp_path / "log") as server:
+        server.predict({"texts": ["good", "bad"]})
+        assert server.metric("sparsedistill_texts_total") == 2
+        assert len(server.workers()) == 1
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("https://user:secret@host/models/reviews/?signature=secret#secret", "reviews"),
+        ("https://user:secret@host:80?signature=secret", "host:80"),
+        ("s3://bucket/reviews@2", "reviews@2"),
+        ("zip://reviews::https://user:secret@host/models.zip?secret", "models.zip"),
+        ("zip://reviews::https://user:secret@host", "host"),
+        ("file:///", "model"),
+        ("file:///reviews@2", "reviews@2"),
+        ("owner/reviews", "owner/reviews"),
+    ],
+)
+def test_the_name_of_a_model_from_elsewhere_holds_no_secret(model: str, name: str):
+    assert shown_name(model) == name
+
+
+def test_a_model_at_a_url_is_served_under_the_last_part_of_it(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    served = []
+    monkeypatch.setattr("flows.serve_command.fetch_model", lambda _: model)
+    monkeypatch.setattr(
+        "sparsedistill.serving.worker.run", lambda *given, **_: served.append(given) or 0
+    )
+    assert main(["serve", "https://user:secret@host/reviews?signature=secret"]) == 0
+    [(directory, settings, _)] = served
+    assert (directory, settings.name) == (model, "reviews")
 
 
 def test_a_directory_that_holds_no_model_is_an_error_before_anything_starts(

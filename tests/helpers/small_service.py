@@ -120,7 +120,7 @@ class Server:
 
     def wait_until_ready(self, times: int = 1) -> None:
         yes = 0
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 50
         while yes < times:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()

@@ -106,6 +106,12 @@ def test_languages_are_said_where_they_are_known(config):
     assert "language" not in header(model_card(config))
 
 
+def test_a_narrowed_table_is_told_from_the_hidden_layer(config):
+    assert "numbers in a row" not in model_card(config)
+    card = model_card(replace(config, width=9))
+    assert "| numbers in a row | 9 |\n| hidden units | 37 |" in card
+
+
 def test_thresholds_are_listed(config):
     card = model_card(replace(config, thresholds={"label 0": 0.75}))
     assert "| label 0 | 0.7500 |" in card

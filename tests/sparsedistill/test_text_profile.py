@@ -110,6 +110,9 @@ def broken(profile, **changes):
         ({"scripts": [-1] * 13}, "malformed"),
         ({"scripts": [True] * 13}, "malformed"),
         ({"scripts": [10**30] * 13}, "malformed"),
+        # Their sums turn over in int64, to what may even agree.
+        ({"scripts": [2**60] * 16}, "malformed: .*more texts than there are"),
+        ({"labels": [10**15, 1, 0]}, "malformed: .*more texts than there are"),
         ({"labels": [1, 2, 4]}, "malformed: its counts contradict"),
         ({"sums": {"coverage": 1, "ngrams": 2, "confidence": float("nan")}}, "malformed"),
         ({"sums": {"coverage": 1, "ngrams": 2, "confidence": "much"}}, "malformed"),

@@ -79,6 +79,12 @@ def test_a_threshold_of_the_wrong_kind_is_told_once(service):
     assert len(problem["fields"]) == 1
 
 
+def test_a_threshold_for_a_label_of_any_length_gets_a_short_answer(service):
+    message = predict(service, {"text": "a", "abstain_below": {"x" * 5000: 0.5}}).json()["message"]
+    assert "which is no label of the model: its labels are negative, positive" in message
+    assert len(message) < 400
+
+
 def test_thresholds_of_a_model_without_any_are_said_to_be_missing(service):
     service.classifier.thresholds = {}
     problem = predict(service, {"text": "a", "abstain_below": "model"}).json()

@@ -147,6 +147,51 @@ def test_beyond_the_limit_a_request_is_turned_away_and_small_ones_still_go_throu
     assert [answer.status_code for answer in done] == [200, 200, 200]
 
 
+def test_bodies_that_wait_for_a_thread_count_as_in_memory(monkeypatch):
+    service = small_service(max_bytes=5000, max_concurrency=2)
+    large = b'{"texts": ["good", "bad"]}'.ljust(5000)
+
+    async def together():
+        await until_ready(service)
+        held = Held(service)
+        monkeypatch.setattr(service.classifier, "answers", held)
+        exchanges = [Exchange(part(large, more=False)) for _ in range(2)]
+        tasks = [
+            asyncio.create_task(service(one.scope, one.receive, one.send)) for one in exchanges
+        ]
+        while service._predictor._slots._taken < 2:
+            await asyncio.sleep(0.01)
+        small = [Exchange(part(b'{"text": "good"}', more=False)) for _ in range(2)]
+        await service(small[0].scope, small[0].receive, small[0].send)
+        held.go.set()
+        await asyncio.gather(*tasks)
+        await service(small[1].scope, small[1].receive, small[1].send)
+        return small, exchanges
+
+    small, large_ones = asyncio.run(together())
+    assert [one.status for one in small] == [503, 200]
+    assert b"too_much_at_once" in small[0].sent[1]["body"]
+    assert [one.status for one in large_ones] == [200, 200]
+
+
+def test_a_body_that_was_refused_takes_no_room_while_the_rest_of_it_comes():
+    service = small_service(max_bytes=100, max_concurrency=1, body_seconds=60)
+
+    async def together():
+        await until_ready(service)
+        refused = Exchange(part(b" " * 101), hold=True)
+        task = asyncio.create_task(service(refused.scope, refused.receive, refused.send))
+        while refused.messages:
+            await asyncio.sleep(0.01)
+        other = Exchange(part(b'{"text": "good"}', more=False))
+        await service(other.scope, other.receive, other.send)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return refused.status, other.status
+
+    assert asyncio.run(together()) == (None, 200)
+
+
 def metric_in_flight(service):
     return metric(service.metrics.scrape("")[0].decode(), "sparsedistill_requests_in_flight")
 

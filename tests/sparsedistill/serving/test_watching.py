@@ -231,6 +231,38 @@ def test_of_an_error_the_log_tells_the_type_and_the_place_only():
     assert "secret" not in str(line)
 
 
+UNAWAITED = """
+import asyncio, gc, logging.config
+from sparsedistill.serving import logs
+
+logging.config.dictConfig(logs.log_config(access=True))
+
+async def failing():
+    raise ValueError("about my secret")
+
+async def main():
+    task = asyncio.create_task(failing())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+asyncio.run(main())
+gc.collect()
+logging.getLogger("some.library").warning("I was given %s", "my secret")
+"""
+
+
+def test_what_others_log_is_one_line_of_json_without_its_message():
+    done = subprocess.run(
+        [sys.executable, "-c", UNAWAITED], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == ""
+    first, second = map(json.loads, done.stderr.splitlines())
+    assert (first["event"], first["level"], first["error"]) == ("asyncio", "error", "ValueError")
+    assert any("failing" in frame for frame in first["at"])
+    assert (second["event"], second["level"]) == ("some.library", "warning")
+    assert "secret" not in done.stderr
+
+
 def test_the_document_describes_every_route_and_the_limits_of_this_service():
     document = ask(small_service(max_texts=7), "/openapi.json").json()
     assert set(document["paths"]) | {"/docs", "/openapi.json"} == ROUTES
