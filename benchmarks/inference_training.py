@@ -36,7 +36,7 @@ RATES = (0.1, 0.3, 1.0)
 # Of fastText, and at most of model2vec's classifier.
 EPOCHS = (5, 20)
 # Where there is much to read, fewer settings are tried: those that were best where it is little.
-LARGE, LARGE_EPOCHS, LARGE_RATES, LARGE_STRENGTHS = 10_000_000, (8,), (0.3, 1.0), (8.0, 32.0)
+LARGE, LARGE_EPOCHS, LARGE_STRENGTHS = 10_000_000, (4, 10), (8.0, 32.0)
 PATTERNS = (r"(?u)\b\w\w+\b", r"(?u)\w+|[^\w\s]")
 MIN_COUNTS, STRENGTHS = (1, 2), (2.0, 8.0, 32.0, 128.0)
 # Of model2vec's own classifier: hidden layers, learning rate.
@@ -68,11 +68,6 @@ class Task:
     def large(self) -> bool:
         """Whether there is much to read."""
         return sum(map(len, self.splits["train"].texts)) > LARGE
-
-    @property
-    def rates(self) -> tuple[float, ...]:
-        """Learning rates of fastText."""
-        return LARGE_RATES if self.large else RATES
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -120,7 +115,7 @@ def train_fasttext(task: Task, cache: Path, ngrams: int, threads: int) -> Path:
     """Return the directory of fastText's model of word n-grams up to so many."""
     import fasttext
 
-    grid = {"rates": task.rates, "epochs": task.epochs, **SIZES, "wordNgrams": ngrams}
+    grid = {"rates": RATES, "epochs": task.epochs, **SIZES, "wordNgrams": ngrams}
     grid |= {"prepare": task.prepare, "version": version("fasttext-wheel")}
     directory, there = kept(cache, f"fasttext-{ngrams}", task, grid)
     if there:
@@ -144,7 +139,7 @@ def train_fasttext(task: Task, cache: Path, ngrams: int, threads: int) -> Path:
 
     tried = {
         (rate, epochs): score(fit("train", rate, epochs))
-        for rate, epochs in itertools.product(task.rates, task.epochs)
+        for rate, epochs in itertools.product(RATES, task.epochs)
     }
     rate, epochs = best = max(tried, key=tried.__getitem__)
     fit("all", rate, epochs).save_model(str(directory / "model.bin"))
