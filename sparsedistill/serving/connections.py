@@ -10,6 +10,7 @@ The parser is httptools where it is installed, which is twice as fast as h11.
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -59,6 +60,10 @@ class Guarded(_Base):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse a connection too many; begin to wait for a request."""
         super().connection_made(transport)
+        own = transport.get_extra_info("socket")
+        if own is not None and own.family != socket.AF_UNIX:
+            # asyncio does not for a socket that workers share: answers would wait 40 ms for an ACK.
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self.max_connections:
             transport.write(_BUSY)
             transport.close()
