@@ -141,7 +141,7 @@ def read_tensors(
             start = 8 + int.from_bytes(raw.read(8), "little")
             header = json.loads(raw.read(start - 8))
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: not a whole safetensors file: {error}") from error
+        raise ModelFileError(f"{path}: not a whole safetensors file: {error!s:.200}") from error
     if names != set(expected):
         raise ModelFileError(f"{path}: holds {sorted(names)}, expected {sorted(expected)}")
     arrays = {}
