@@ -159,7 +159,7 @@ def test_a_delivery_over_an_older_one_replaces_it(tiny_run: RunResult, tmp_path:
     (tmp_path / "model" / "config.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
     deliver(tiny_run, tmp_path)
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["format"] == 2
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
