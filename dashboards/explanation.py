@@ -5,19 +5,18 @@ Its input is the JSON of an explanation (`sparsedistill.explanation.Explanation.
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dashboards import format as fmt
 from dashboards import highlighting
 from dashboards.markup import Html, tag
+from dashboards.page import page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_LABELS = 4
 _MOST_BARS = 12
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 class Line(NamedTuple):
@@ -94,18 +93,9 @@ def render_explanation(explanation: Mapping[str, Any], *, model: str, top: int) 
     """
     label = fmt.one_line(explanation["label"])
     share = explanation["probabilities"][explanation["label"]]
-    style = resources.files("dashboards").joinpath("explanation.css").read_text("utf-8")
-    head = tag(
-        "head",
-        Html('<meta charset="utf-8">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Html('<meta name="color-scheme" content="light dark">'),
-        tag("title", f"{label}: why"),
-        tag("style", Html(style + highlighting.style())),
-    )
-    body = tag(
-        "body",
+    return page(
+        f"{label}: why",
+        "explanation.css",
         tag(
             "header",
             tag("p", fmt.one_line(model), class_="name"),
@@ -120,7 +110,6 @@ def render_explanation(explanation: Mapping[str, Any], *, model: str, top: int) 
         ),
         tag("footer", "Written by sparsedistill."),
     )
-    return f'<!doctype html>\n<html lang="en">{head}{body}</html>\n'
 
 
 def _text(explanation: Mapping[str, Any]) -> Html:

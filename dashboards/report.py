@@ -6,14 +6,11 @@ and a content security policy forbids the rest even to a text that would get pas
 
 from __future__ import annotations
 
-from importlib import resources
-
-from dashboards import highlighting, sections
+from dashboards import sections
 from dashboards.format import one_line
 from dashboards.markup import Html, join, tag
+from dashboards.page import page
 from dashboards.summary import Summary, check_format, facts, headline
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def render_report(summary: Summary) -> str:
@@ -26,21 +23,11 @@ def render_report(summary: Summary) -> str:
         ValueError: the summary has a newer format than this version reads.
     """
     check_format(summary)
-    # From the package itself: written by us, so it is markup already.
-    style = resources.files("dashboards").joinpath("report.css").read_text("utf-8")
     name = one_line(summary.get("name", "run"))
     parts = [(anchor, heading, make(summary)) for anchor, heading, make in sections.SECTIONS]
-    head = tag(
-        "head",
-        Html('<meta charset="utf-8">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Html('<meta name="color-scheme" content="light dark">'),
-        tag("title", f"{name}: sparsedistill report"),
-        tag("style", Html(style + highlighting.style())),
-    )
-    body = tag(
-        "body",
+    return page(
+        f"{name}: sparsedistill report",
+        "report.css",
         _top(summary, name),
         tag("nav", *(tag("a", heading, href=f"#{anchor}") for anchor, heading, _ in parts)),
         tag(
@@ -52,7 +39,6 @@ def render_report(summary: Summary) -> str:
         ),
         tag("footer", f"Written by sparsedistill {one_line(summary.get('tool_version', ''))}."),
     )
-    return f'<!doctype html>\n<html lang="en">{head}{body}</html>\n'
 
 
 def _top(summary: Summary, name: str) -> Html:

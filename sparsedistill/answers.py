@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -102,7 +102,12 @@ def class_thresholds(classes: tuple[str, ...], abstain_below: Threshold) -> NDAr
     else:
         limits = [abstain_below] * len(classes)
     for limit in limits:
-        number = isinstance(limit, int | float | np.number) and not isinstance(limit, bool)
-        if not number or not 0 <= limit <= 1:
+        if not is_threshold(limit):
             raise ConfigError(f"abstain_below is a probability between 0 and 1, not {limit}")
     return np.array(limits, np.float64)
+
+
+def is_threshold(value: Any) -> bool:  # noqa: ANN401 - whatever a caller or a file has there
+    """Whether it is a number from 0 to 1."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return number and bool(0 <= value <= 1)

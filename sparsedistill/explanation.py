@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sparsedistill.metrics import softmax
-from sparsedistill.text.kernels import COMBINE, FINAL_1, FINAL_2
+from sparsedistill.text.kernels import hash_ngrams
 from sparsedistill.text.recovery import ngram_strings
 from sparsedistill.text.spans import token_spans
 from sparsedistill.text.tokens import token_hashes
@@ -202,37 +202,16 @@ def explain(folded: FoldedModel, text: TextBuffer) -> Explanation:
 
 
 def _occurrences(folded: FoldedModel, tokens: NDArray[np.uint64]) -> _Occurrences:
-    spec = folded.spec
-    rows, starts, lengths = [], [], []
-    hashes = tokens
-    for length in range(1, min(spec.max_n, len(tokens)) + 1):
-        if length > 1:
-            hashes = _finalise(hashes[:-1] * COMBINE + tokens[length - 1 :])
-        if length < spec.min_n:
-            continue
-        found = folded.index.find(hashes)
-        known = np.flatnonzero(found >= 0)
-        rows.append(found[known])
-        starts.append(known)
-        lengths.append(np.full(len(known), length))
-    if not rows:
-        nothing = np.zeros(0, np.int64)
-        return _Occurrences(nothing.astype(np.int32), nothing, nothing, all=True)
-    order = np.lexsort((np.concatenate(lengths), np.concatenate(starts)))
-    kept = order[: folded.max_ngrams]
-    return _Occurrences(
-        np.concatenate(rows)[kept],
-        np.concatenate(starts)[kept],
-        np.concatenate(lengths)[kept],
-        all=len(kept) == len(order),
-    )
-
-
-def _finalise(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """See `oracle.finalise`; of an array."""
-    values = (values ^ (values >> np.uint64(30))) * FINAL_1
-    values = (values ^ (values >> np.uint64(27))) * FINAL_2
-    return values ^ (values >> np.uint64(31))
+    """The known n-grams in the order in which the model reads them."""
+    spec, every = folded.spec, np.arange(len(tokens))
+    hashes = np.empty(len(tokens) * spec.max_n, np.uint64)
+    written = hash_ngrams(tokens, 0, len(tokens), len(tokens), spec.max_n, hashes)
+    found = folded.index.find(hashes[:written])
+    starts = np.repeat(every, np.minimum(len(tokens) - every, spec.max_n))
+    lengths = np.arange(written) - np.searchsorted(starts, starts) + 1
+    known = np.flatnonzero((found >= 0) & (lengths >= spec.min_n))
+    kept = known[: folded.max_ngrams]
+    return _Occurrences(found[kept], starts[kept], lengths[kept], all=len(kept) == len(known))
 
 
 def _words(

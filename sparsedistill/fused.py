@@ -10,7 +10,7 @@ The table is read in the type it has on disk, so that no more bytes move than mu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -69,14 +69,13 @@ def run(
     Returns:
         Whether all logits are finite.
     """
-    width, texts = table.shape[1], len(offsets) - 1
+    texts = len(offsets) - 1
     scratch = make_scratch(offsets, 0, texts)
     longest = len(scratch.hashes)
     ngrams = np.empty(STRIDE * limits[1], np.uint64)
     rows = np.empty(min(limits[2], longest * (limits[1] - limits[0] + 1)), np.int32)
-    total, part = np.empty(width, np.float32), np.empty(width, np.float32)
-    hidden = np.empty(projection.shape[1] if len(projection) else width, np.float32)
-    sums = np.empty(_LANES, np.float64)
+    network = table, scale, projection, layers, squash
+    room = make_room(table, projection)
     finite = True
     for text in range(texts):
         tokens = tokenise(data, offsets[text], offsets[text + 1], rules, scratch)
@@ -88,11 +87,7 @@ def run(
         counts[text, 1] = 0
         for order in range(limits[0], limits[1] + 1):
             counts[text, 1] += max(0, min(read, tokens - order + 1))
-        add_rows(rows, n, table, scale, part, total)
-        project(total, n, projection, hidden)
-        finish(hidden, layers, squash, sums, logits[text])
-        for c in range(logits.shape[1]):
-            finite &= np.isfinite(logits[text, c])
+        finite &= answer(rows, n, network, room, logits[text])
     return finite
 
 
@@ -108,18 +103,61 @@ def run_bags(
     logits: NDArray[np.float32],
 ) -> bool:
     """As `run`, from bags of rows on."""
-    width = table.shape[1]
-    total, part = np.empty(width, np.float32), np.empty(width, np.float32)
-    hidden = np.empty(projection.shape[1] if len(projection) else width, np.float32)
-    sums = np.empty(_LANES, np.float64)
+    network = table, scale, projection, layers, squash
+    room = make_room(table, projection)
     finite = True
     for bag in range(len(offsets) - 1):
-        n = offsets[bag + 1] - offsets[bag]
-        add_rows(rows[offsets[bag] : offsets[bag + 1]], n, table, scale, part, total)
-        project(total, n, projection, hidden)
-        finish(hidden, layers, squash, sums, logits[bag])
-        for c in range(logits.shape[1]):
-            finite &= np.isfinite(logits[bag, c])
+        known = rows[offsets[bag] : offsets[bag + 1]]
+        finite &= answer(known, len(known), network, room, logits[bag])
+    return finite
+
+
+class Room(NamedTuple):
+    """What one text after another is worked out in.
+
+    Attributes:
+        total: float32[width], the sum of its rows.
+        part: float32[width], the sum of some of them.
+        hidden: float32[hidden].
+        sums: float64, side by side.
+    """
+
+    total: NDArray[np.float32]
+    part: NDArray[np.float32]
+    hidden: NDArray[np.float32]
+    sums: NDArray[np.float64]
+
+
+@kernel
+def make_room(table: NDArray[Any], projection: NDArray[np.float32]) -> Room:
+    """Room for a text."""
+    width = table.shape[1]
+    return Room(
+        np.empty(width, np.float32),
+        np.empty(width, np.float32),
+        np.empty(projection.shape[1] if len(projection) else width, np.float32),
+        np.empty(_LANES, np.float64),
+    )
+
+
+@kernel
+def answer(
+    rows: NDArray[np.int32],
+    n: int,
+    network: tuple[
+        NDArray[Any], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool
+    ],
+    room: Room,
+    logits: NDArray[np.float32],
+) -> bool:
+    """From the first `n` of some rows to the logits of a text; returns whether all are finite."""
+    table, scale, projection, layers, squash = network
+    add_rows(rows, n, table, scale, room.part, room.total)
+    project(room.total, n, projection, room.hidden)
+    finish(room.hidden, layers, squash, room.sums, logits)
+    finite = True
+    for c in range(len(logits)):
+        finite &= np.isfinite(logits[c])
     return finite
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from sparsedistill.answers import is_threshold
 from sparsedistill.errors import ConfigError, DataError, ModelFileError
 from sparsedistill.files import (
     check_format,
@@ -43,7 +44,7 @@ from sparsedistill.text.strings import hash_strings
 from sparsedistill.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -180,8 +181,7 @@ def load_model(
     """
     directory = Path(directory)
     config = config or read_config(directory)
-    for name, (size, digest) in config.files.items():
-        _check_file(directory / name, size, digest if verify or name == HASHES_FILE else None)
+    check_files(directory, config, digests=None if verify else {HASHES_FILE})
     table_type, wide = np.dtype(config.table_type), (config.rows, config.width)
     expected: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
         "table": (table_type, wide),
@@ -302,8 +302,7 @@ def read_config(directory: str | Path) -> ModelConfig:
 def _thresholds(path: Path, config: Mapping[str, Any], labels: list[str]) -> dict[str, float]:
     found = checked_field(path, config, "thresholds", dict)
     for label, limit in found.items():
-        number = isinstance(limit, int | float) and not isinstance(limit, bool)
-        if label not in labels or not number or not 0 <= limit <= 1:
+        if label not in labels or not is_threshold(limit):
             raise ModelFileError(f"{path}: {limit!r:.40} is no threshold for a label {label!a:.60}")
     return found
 
@@ -319,6 +318,24 @@ def _files(path: Path, entries: dict[str, Any]) -> dict[str, tuple[int, str]]:
         size = checked_field(path, entry, "bytes", int)
         files[name] = (size, checked_field(path, entry, "sha256", str))
     return files
+
+
+def check_files(
+    directory: Path, config: ModelConfig, *, digests: Collection[str] | None = None
+) -> None:
+    """Hold a model's files against its configuration: sizes of all, and SHA-256.
+
+    Args:
+        directory: Of the files.
+        config: Its configuration.
+        digests: The files whose SHA-256 is compared; None for all of them.
+
+    Raises:
+        ModelFileError: A file is missing, of another size, or altered.
+    """
+    for name, (size, digest) in config.files.items():
+        compared = digests is None or name in digests
+        _check_file(directory / name, size, digest if compared else None)
 
 
 def _check_file(path: Path, size: int, digest: str | None) -> None:

@@ -21,13 +21,7 @@ from typing import TYPE_CHECKING
 
 from sparsedistill.errors import ConfigError, ModelFileError
 from sparsedistill.model_card import CARD_FILE, model_card
-from sparsedistill.model_format import (
-    CONFIG_FILE,
-    HASHES_FILE,
-    MODEL_FILE,
-    STRINGS_FILE,
-    read_config,
-)
+from sparsedistill.model_format import CONFIG_FILE, check_files, read_config
 from sparsedistill.remote_sources import (
     LIBRARY,
     REPOSITORY,
@@ -38,13 +32,10 @@ from sparsedistill.remote_sources import (
 )
 
 if TYPE_CHECKING:
-    from sparsedistill.model_format import ModelConfig
     from sparsedistill.remote_sources import Source
 
 CACHE_VARIABLE = "SPARSEDISTILL_CACHE"
 
-# Nothing else is fetched, whatever a config lists.
-_FILES = frozenset({MODEL_FILE, HASHES_FILE, STRINGS_FILE})
 _MOST_CARD = 1 << 20
 _DAY = 86400
 
@@ -112,7 +103,7 @@ def push_model(
 
     directory = Path(directory)
     config = read_config(directory)
-    _verify(directory, config)
+    check_files(directory, config)
     given = directory / CARD_FILE
     card = given.read_bytes() if given.is_file() else model_card(config, name=repository).encode()
     additions = [CommitOperationAdd(CARD_FILE, card)] + [
@@ -155,12 +146,12 @@ def _fetch(source: Source, models: Path) -> Path:
 
 
 def _download(source: Source, content: bytes, work: Path, model: Path) -> None:
-    """Fetch and verify all files; `config.json`, without which nothing loads, is put there last."""
+    """Fetch and verify all files; `config.json`, without which nothing loads, is put there last.
+
+    `read_config` takes no name but those that a model's files have, so no other is fetched.
+    """
     (work / CONFIG_FILE).write_bytes(content)
     config = read_config(work)
-    unknown = sorted(set(config.files) - _FILES)
-    if unknown:
-        raise ModelFileError(f"{work / CONFIG_FILE}: lists {unknown!r:.80}, which no model has")
     needed, free = sum(size for size, _ in config.files.values()), shutil.disk_usage(work).free
     if needed > free:
         raise ModelFileError(
@@ -175,25 +166,12 @@ def _download(source: Source, content: bytes, work: Path, model: Path) -> None:
         with (work / name).open("rb+") as file:
             os.fsync(file.fileno())
         (work / name).replace(model / name)
-    _verify(model, config)
+    check_files(model, config)
     # A model is as good without its card.
     with suppress(ModelFileError):
         if source.fetch(CARD_FILE, work / CARD_FILE, _MOST_CARD):
             (work / CARD_FILE).replace(model / CARD_FILE)
     (work / CONFIG_FILE).replace(model / CONFIG_FILE)
-
-
-def _verify(directory: Path, config: ModelConfig) -> None:
-    for name, (size, digest) in config.files.items():
-        path = directory / name
-        if not path.is_file():
-            raise ModelFileError(f"{path}: there is no such file, but {CONFIG_FILE} lists it")
-        found = path.stat().st_size
-        if found != size:
-            raise ModelFileError(f"{path}: {found} bytes, expected {size}: truncated or altered")
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise ModelFileError(f"{path}: altered: its SHA-256 is not that in {CONFIG_FILE}")
 
 
 def _is_whole(directory: Path, content: bytes) -> bool:

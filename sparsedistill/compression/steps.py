@@ -83,11 +83,6 @@ class StepLog:
         self._last: npt.NDArray[np.float32] | None = None
 
     @property
-    def checked_texts(self) -> TextBuffer | None:
-        """The held-out texts and the edge cases, that logits are compared on."""
-        return self._checked
-
-    @property
     def logits(self) -> npt.NDArray[np.float32]:
         """Of the last model for the held-out texts, float32[texts, classes]."""
         if self._last is None or self._texts is None:
@@ -95,7 +90,7 @@ class StepLog:
         return self._last[: len(self._texts)]
 
     def start(self, logits: npt.NDArray[np.float32]) -> None:
-        """Say what logits the model before the first step has for ``checked_texts``."""
+        """Say what logits the model before the first step has for ``check_texts`` of them."""
         self._last = logits
         self._first = self.logits.argmax(axis=1)
 

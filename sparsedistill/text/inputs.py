@@ -55,8 +55,9 @@ def one_by_one(texts: Texts) -> Iterator[str]:
     """Iterate over the texts; see `buffers` for the errors that depend on their form."""
     if isinstance(texts, str):
         return iter([texts])
-    if hasattr(texts, "columns"):
-        raise DataError(f"expected texts, got a {type(texts).__name__}: choose one column of it")
+    column = _arrow_column(texts)
+    if column is not None:
+        return iter(TextBuffer.from_arrow(column))
     if isinstance(texts, bytes | bytearray | memoryview) or not isinstance(texts, Iterable):
         raise DataError(f"expected a text or many, got {type(texts).__name__}")
     if isinstance(texts, dict | set | frozenset):
@@ -65,15 +66,14 @@ def one_by_one(texts: Texts) -> Iterator[str]:
         if texts.ndim != 1:
             raise DataError(f"expected an array of one dimension, got {texts.ndim}")
         return iter(texts.tolist())
-    column = _arrow_column(texts)
-    return iter(texts if column is None else TextBuffer.from_arrow(column))
+    return iter(texts)
 
 
 def _arrow_column(texts: Texts) -> Any | None:  # noqa: ANN401
     """A pyarrow array of the texts, if that is what they are; imports nothing for what is not."""
-    module = type(texts).__module__.partition(".")[0]
     if hasattr(texts, "columns"):
-        return None  # a table
+        raise DataError(f"expected texts, got a {type(texts).__name__}: choose one column of it")
+    module = type(texts).__module__.partition(".")[0]
     if module == "pyarrow":
         return texts
     if module in {"polars", "pandas"} and hasattr(texts, "to_arrow"):

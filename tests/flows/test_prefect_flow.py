@@ -34,6 +34,7 @@ from flows.delivery import RunResult
 from flows.errors import RunFailedError
 from flows.prefect_runner import chunks, run_with_prefect
 from sparsedistill.errors import DataError
+from sparsedistill.model_card import CARD_FILE
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks import logits
 from tasks.prefect_task import Chunk, _may_pass, as_task
@@ -116,7 +117,9 @@ def test_a_run_makes_everything_and_the_same_run_again_is_all_cached(
     assert last_flow_run().name == "distill tiny"
     assert result.computed() == sum(len(some) for some in result.artifacts.values())
     assert {run.state_name for run in task_runs(result.computed())} == {"Completed"}
-    assert {path.name: path.read_bytes() for path in (out / "model").iterdir()} == small_model
+    delivered = {path.name: path.read_bytes() for path in (out / "model").iterdir()}
+    assert delivered.pop(CARD_FILE).startswith(b"---\n")
+    assert delivered == small_model
     assert (out / "report.html").is_file()
     found = artifacts()
     stages = {name.replace("_", "-") for name, some in result.artifacts.items() if some}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sparsedistill.folded import FoldedModel
+from sparsedistill.text import oracle
 from sparsedistill.text.ngram_spec import NgramSpec
 from sparsedistill.vocabulary import Vocabulary
 
@@ -38,3 +39,15 @@ def small_model(*, hidden=37, classes=3, activation="relu", seed=0, **changes):
         "temperature": 1.5,
     }
     return FoldedModel(**{**options, **changes})
+
+
+def formula(model, texts):
+    """The model in numpy, in float64, from the strings on."""
+    rows = model.rows(np.arange(len(NGRAMS))).astype(np.float64)
+    hidden = []
+    for text in texts:
+        known = [NGRAMS.index(g) for g in oracle.ngrams(text, model.spec) if g in NGRAMS]
+        known = known[: model.max_ngrams]
+        hidden.append((rows[known].mean(axis=0) if known else 0) + model.hidden_bias)
+    active = np.maximum(hidden, 0) if model.activation == "relu" else np.tanh(hidden)
+    return active @ model.head_weight.T.astype(np.float64) + model.head_bias

@@ -20,13 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folded_cases import NGRAMS, small_model, small_vocabulary
+from folded_cases import NGRAMS, formula, small_model, small_vocabulary
 from helpers.mutations import BASE, CONFIG, mutate_model, mutate_text
 
 from sparsedistill import Classifier
 from sparsedistill.errors import DataError, ModelFileError
 from sparsedistill.model_format import save_model
-from sparsedistill.text import oracle
 from sparsedistill.text.buffers import TextBuffer
 
 TYPES = ("float32", "float16", "int8")
@@ -141,7 +140,7 @@ def check_texts(classifier: Classifier, first: int, last: int) -> None:
     assert given == [classifier.classes_[c] for c in best], f"seeds {first} to {last}: as strings"
     for number in sampled:
         if isinstance(texts[number], str):
-            expected = formula(classifier.folded, texts[number])
+            expected = formula(classifier.folded, [texts[number]])[0]
             close = np.allclose(together[number], expected, rtol=1e-5, atol=1e-5)
             assert close, f"seed {first + number}: {together[number]} and not {expected}"
     with pytest.raises(DataError, match="surrogate"):
@@ -154,15 +153,6 @@ def with_surrogate(texts: list[str | bytes], seed: int) -> list[str]:
     chosen = [text for text in texts if isinstance(text, str)][:5]
     chosen.append(rng.choice(BASE) + chr(rng.randrange(0xD800, 0xE000)))
     return chosen
-
-
-def formula(model, text: str):
-    """The logits of a text in numpy, in float64, from its n-grams as strings on."""
-    rows = model.rows(np.arange(len(NGRAMS))).astype(np.float64)
-    known = [NGRAMS.index(g) for g in oracle.ngrams(text, model.spec) if g in NGRAMS]
-    known = known[: model.max_ngrams]
-    hidden = (rows[known].mean(axis=0) if known else 0) + model.hidden_bias
-    return np.maximum(hidden, 0) @ model.head_weight.T.astype(np.float64) + model.head_bias
 
 
 def _buffer(texts: list[bytes]) -> TextBuffer:

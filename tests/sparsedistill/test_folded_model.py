@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from folded_cases import NGRAMS, TEXTS, small_model
+from folded_cases import NGRAMS, TEXTS, formula, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,18 +12,6 @@ from sparsedistill.text import oracle
 from sparsedistill.text.buffers import TextBuffer, frozen
 
 TYPES = ["float32", "float16", "int8"]
-
-
-def formula(model, texts):
-    """The model in numpy, in float64, from the strings on."""
-    rows = model.rows(np.arange(len(NGRAMS))).astype(np.float64)
-    hidden = []
-    for text in texts:
-        known = [NGRAMS.index(g) for g in oracle.ngrams(text, model.spec) if g in NGRAMS]
-        known = known[: model.max_ngrams]
-        hidden.append((rows[known].mean(axis=0) if known else 0) + model.hidden_bias)
-    active = np.maximum(hidden, 0) if model.activation == "relu" else np.tanh(hidden)
-    return active @ model.head_weight.T.astype(np.float64) + model.head_bias
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

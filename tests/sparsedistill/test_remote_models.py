@@ -348,14 +348,14 @@ def test_many_processes_may_fetch_at_once(saved, own_cache):
 
 
 def test_who_comes_second_takes_the_model_of_the_first(saved, own_cache, monkeypatch):
-    verify = remote._verify
+    verify = remote.check_files
 
     def other_first(directory, config):
-        monkeypatch.setattr(remote, "_verify", verify)
+        monkeypatch.setattr(remote, "check_files", verify)
         fetch_model(saved.as_uri())
         verify(directory, config)
 
-    monkeypatch.setattr(remote, "_verify", other_first)
+    monkeypatch.setattr(remote, "check_files", other_first)
     directory = fetch_model(saved.as_uri())
     assert models(own_cache) == [directory]
 
