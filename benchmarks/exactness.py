@@ -25,7 +25,7 @@ from sparsedistill.compression.folding import fold
 from sparsedistill.text.buffers import TextBuffer
 from storage import ArtifactStore
 from tasks.environment import environment
-from tasks.student import read_student
+from tasks.student_file import FILE, read_student
 from tasks.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def compare(
     labels: Any = package.statistics["labels"]
     if sorted(labels) != sorted(names):
         return []
-    made, known = read_student(student, threads=threads), read_vocabulary(vocabulary)
+    made, known = read_student(student.path(FILE), threads=threads), read_vocabulary(vocabulary)
     limit = int(package.manifest.config["max_ngrams"])  # type: ignore[arg-type]
     both = texts, TextBuffer.from_strings(EDGES)
     trained = [made.predict(known.bags(part, max_ngrams=limit, threads=threads)) for part in both]

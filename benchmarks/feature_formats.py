@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from sparsedistill.bags import Bags
 from sparsedistill.jit import kernel
+from sparsedistill.tensor_files import read_tensors, write_tensors
 from sparsedistill.text.buffers import TextBuffer
 from storage import read_table, write_table
 
@@ -163,24 +164,25 @@ def map_ipc(directory: Path) -> Bags:
         return from_lists(pa.ipc.open_file(file, options=options).read_all()["rows"])
 
 
-# Raw arrays.
+# Plain arrays, as the stage `features` writes them.
 
 
-def write_raw(directory: Path, bags: Bags) -> None:
-    """Write rows and offsets as .npy."""
-    np.save(directory / "rows.npy", bags.rows)
-    np.save(directory / "offsets.npy", bags.offsets)
+def write_plain(directory: Path, bags: Bags) -> None:
+    """Write rows and offsets as safetensors."""
+    arrays = {"rows": bags.rows, "offsets": bags.offsets}
+    write_tensors(directory / "bags.safetensors", arrays)
 
 
-def read_raw(directory: Path) -> Bags:
-    """Read rows and offsets."""
-    return Bags(np.load(directory / "rows.npy"), np.load(directory / "offsets.npy"))
+def read_plain(directory: Path) -> Bags:
+    """Read rows and offsets; their pages are copied, so that no time is put off."""
+    bags = map_plain(directory)
+    return Bags(bags.rows.copy(), bags.offsets.copy())
 
 
-def open_raw(directory: Path) -> Fetch:
-    """Return what copies bags out of the mapped file."""
-    rows = np.load(directory / "rows.npy", mmap_mode="r")
-    return Bags(rows, np.load(directory / "offsets.npy")).take
+def map_plain(directory: Path) -> Bags:
+    """Open a file of plain arrays; they stay where they are."""
+    layout = {"rows": (np.int32, (None,)), "offsets": (np.int64, (None,))}
+    return Bags(**read_tensors(directory / "bags.safetensors", layout))
 
 
 # Our own: each row in the bits that the largest takes, mapped.
@@ -345,7 +347,9 @@ def _formats() -> Iterator[Format]:
     )
     for codec in ("lz4", "zstd"):
         yield Format(f"Arrow IPC, {codec}", partial(write_ipc, compression=codec), map_ipc)
-    yield Format("raw int32, mapped", write_raw, read_raw, open_raw)
+    yield Format(
+        "safetensors, mapped", write_plain, read_plain, lambda directory: map_plain(directory).take
+    )
     yield Format("own bit packing, mapped", write_bits, read_bits, open_bits)
 
 

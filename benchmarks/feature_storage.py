@@ -1,9 +1,10 @@
 """Ways to store the features of a shard: bytes, time to write, to read whole, to fetch a batch.
 
-Peers: Parquet as a list and as a flat column under its encodings and codecs, Arrow IPC, raw arrays
-mapped into memory, bits packed by ourselves, and no file at all (the texts looked up again). All
-have the same bags; what each gives back is compared before it is timed. Files are in the page
-cache, nothing is flushed, one thread. The column `id` is left out: 8 bytes a text in each.
+Peers: Parquet as a list and as a flat column under its encodings and codecs, Arrow IPC, plain
+arrays in safetensors mapped into memory (what the stage `features` writes), bits packed by
+ourselves, and no file at all (the texts looked up again). All have the same bags; what each gives
+back is compared before it is timed. Files are in the page cache, nothing but the plain arrays is
+flushed to the disk, one thread. The column `id` is left out: 8 bytes a text in each.
 
     python benchmarks/feature_storage.py --texts corpus.parquet --rows 500000 --json storage.json
 

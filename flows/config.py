@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from sparsedistill.building import least_to_choose
 from sparsedistill.errors import ConfigError
-from sparsedistill.memory import format_size, parse_size
+from sparsedistill.memory import format_size, machine_memory, parse_size
 from tasks.baseline import BaselineConfig
 from tasks.corpus import CorpusConfig
 from tasks.dataset import DatasetConfig
@@ -30,7 +30,7 @@ from tasks.ngrams import NgramsConfig
 from tasks.ngrams import least_memory as least_ngrams_memory
 from tasks.package import PackageConfig
 from tasks.stage import Table
-from tasks.student import StudentConfig
+from tasks.student_config import StudentConfig
 from tasks.teacher import TeacherConfig
 from tasks.vocabulary import VocabularyConfig
 
@@ -51,20 +51,30 @@ class RunConfig(Table):
     memory: str | int = Field(
         "2GB", description="for the arrays of counting n-grams, all tasks of a machine together"
     )
+    student_memory: str | int | None = Field(
+        None, description="for all students in training; the machine's where not given"
+    )
     runner: Literal["threads", "processes", "dask"] = "threads"
     dask_address: str | None = Field(
         None, description="scheduler to use; otherwise a local cluster"
     )
 
-    @field_validator("memory")
+    @field_validator("memory", "student_memory")
     @classmethod
-    def _is_size(cls, memory: str | int) -> str | int:
-        parse_size(memory)
+    def _is_size(cls, memory: str | int | None) -> str | int | None:
+        if memory is not None:
+            parse_size(memory)
         return memory
 
     def memory_of_a_task(self) -> int:
         """Return bytes for one of the tasks that run at a time."""
         return parse_size(self.memory) // self.workers
+
+    def memory_of_students(self) -> int:
+        """Return bytes for the students that are trained at a time, all together."""
+        if self.student_memory is None:
+            return machine_memory()
+        return parse_size(self.student_memory)
 
     def memory_of_the_only_task(self) -> int:
         """Return bytes for a task beside which no other counts n-grams."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flows.student_memory import check_student_memory
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,6 +35,7 @@ class Rows:
     corpus: int | None = None
     classes: int = 2
     shards: int | None = None
+    vocabulary: int | None = None
 
     def all(self) -> int | None:
         """Return the rows of the corpus and of all splits."""
@@ -87,7 +90,7 @@ def _vocabulary(config: DistillConfig, rows: Rows) -> Need:
 
 def _features(config: DistillConfig, rows: Rows) -> Need:
     kept = min(_NGRAMS_A_TEXT, config.features.max_ngrams)
-    return Need(rows.all(), _times(rows.all(), 8 + kept * 2), config.vocabulary.size * 80)
+    return Need(rows.all(), _times(rows.all(), 16 + kept * 4), config.vocabulary.size * 80)
 
 
 def _teacher(config: DistillConfig, rows: Rows) -> Need:
@@ -114,14 +117,15 @@ def _table(config: DistillConfig) -> int:
 def _student(config: DistillConfig, rows: Rows) -> Need:
     runs = len(config.student.seeds) * (1 + len(config.student.baselines))
     examples = _plus(rows.corpus, rows.train or 0)
-    bags = (examples or 0) * (4 * _NGRAMS_A_TEXT + 8 + 4 * rows.classes)
-    # Table, two moments, and the best table so far; the batch is small beside them.
-    return Need(examples, runs * _table(config), 4 * _table(config) + bags)
+    memory = check_student_memory(
+        config, rows=rows.vocabulary, examples=examples or 0, classes=rows.classes
+    )
+    return Need(examples, runs * memory.table, memory.total)
 
 
 def _finetune(config: DistillConfig, rows: Rows) -> Need:
     runs = len(config.student.seeds)
-    return Need(rows.train, runs * _table(config), 5 * _table(config))
+    return Need(rows.train, runs * _table(config), 3 * _table(config))
 
 
 def _package(config: DistillConfig, rows: Rows) -> Need:

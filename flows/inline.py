@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flows.delivery import RunResult, artifacts_of
 from flows.pipeline import Pipeline
+from flows.student_memory import check_student_memory
 from storage import Artifact, ArtifactStore
 from tasks import progress
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 def run_inline(config: DistillConfig) -> RunResult:
     """Make everything that is missing; the first error ends the run."""
+    check_student_memory(config)
     store = ArtifactStore(config.run.store)
     made: dict[str, list[Artifact]] = {}
     outcomes: dict[str, list[Outcome]] = {}

@@ -170,6 +170,7 @@ class Pipeline:
             splits=_by_split(made["dataset"]),
             teacher=made["teacher"][0] if self.config.teacher else None,
             alignment_tolerance=self.config.logits.alignment_tolerance,
+            memory=self.config.run.memory_of_students(),
             threads=self.config.run.threads,
         )
 
@@ -179,7 +180,7 @@ class Pipeline:
             [one for one in made["student"] if one.statistics["variant"] == "kd"],
             features=_by_part(made["features"]),
             splits=_by_split(made["dataset"]),
-            regularisation=self.config.student.regularisation(),
+            training=self.config.student.student_training(),
             threads=self.config.run.threads,
         )
 

@@ -92,6 +92,9 @@ def make_plan(config: DistillConfig) -> Plan:
 
     Sources that cannot be reached from here are noted, not an error; the corpus is then taken to
     have ``corpus.expected_rows``.
+
+    Raises:
+        ConfigError: The students would not fit into the memory.
     """
     return _Planner(config).plan()
 
@@ -176,6 +179,8 @@ class _Planner:
         elif stage == "corpus":
             self._rows.corpus = int(made[0].statistics["rows"])
             self._rows.shards = len(made[0].statistics["shards"])
+        elif stage == "vocabulary":
+            self._rows.vocabulary = int(made[0].statistics["rows"])
 
     def _stage_plan(self, name: str, *, cached: int, todo: int | None) -> StagePlan:
         if todo == 0:

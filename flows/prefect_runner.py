@@ -8,16 +8,12 @@ a table of what is missing, and the next run makes only that.
 
 from __future__ import annotations
 
-import time
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import (
     create_markdown_artifact,
-    create_progress_artifact,
     create_table_artifact,
-    update_progress_artifact,
 )
 from prefect.futures import as_completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
@@ -27,20 +23,20 @@ from flows.config import DistillConfig
 from flows.delivery import RunResult, artifacts_of, deliver
 from flows.errors import RunFailedError
 from flows.pipeline import Pipeline, Step
+from flows.prefect_progress import ProgressArtifacts
+from flows.student_memory import check_student_memory
 from storage import Artifact, ArtifactStore
 from tasks import progress
 from tasks.prefect_task import Chunk, as_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from uuid import UUID
 
     from prefect.futures import PrefectFuture
 
     from tasks.stage import Job, Outcome
 
 _MAX_CHUNKS = 40
-_SECONDS_BETWEEN_UPDATES = 3.0
 
 
 def run_with_prefect(config: DistillConfig, out: str | None = None) -> RunResult:
@@ -66,8 +62,9 @@ def distill(config: DistillConfig, out: str | None = None) -> RunResult:
     Raises:
         RunFailedError: Something could not be made; the message says what and why.
     """
+    check_student_memory(config)
     run = _Run(ArtifactStore(config.run.store), config)
-    with progress.listening(_ProgressArtifacts()):
+    with progress.listening(ProgressArtifacts()):
         run.everything()
     result = RunResult(run.made, run.outcomes)
     deliver(result, out or f"runs/{config.name}")
@@ -193,50 +190,6 @@ def _chunk_name(stage: str, jobs: Sequence[Job]) -> str:
     if len(jobs) == 1:
         return f"{stage} {first}".strip()
     return f"{stage} {first} to {last} ({len(jobs)})"
-
-
-class _ProgressArtifacts:
-    """One progress artifact a stage, on the page of the flow run."""
-
-    def __init__(self) -> None:
-        self._shares: dict[str, dict[str, float]] = {}
-        self._artifacts: dict[str, UUID] = {}
-        self._updated: dict[str, float] = {}
-        self._lock = Lock()
-
-    def expect(self, stage: str, keys: Sequence[str]) -> None:
-        """Take note of a stage's jobs, all still to be done."""
-        if keys:
-            self._shares[stage] = dict.fromkeys(keys, 0.0)
-
-    def finish(self, stage: str, key: str, *, cached: bool) -> None:
-        """Take note that a job is done, or had been."""
-        del cached
-        self.advance(stage, key, 1.0)
-
-    def advance(self, stage: str, key: str, share: float) -> None:
-        """Take note of how far a job is; Prefect hears of it every few seconds."""
-        with self._lock:
-            self._advance(stage, key, share)
-
-    def _advance(self, stage: str, key: str, share: float) -> None:
-        shares = self._shares.get(stage)
-        if shares is None or key not in shares:
-            return
-        shares[key] = share
-        done = sum(shares.values()) / len(shares)
-        now = time.monotonic()
-        if done < 1 and now - self._updated.get(stage, 0.0) < _SECONDS_BETWEEN_UPDATES:
-            return
-        self._updated[stage] = now
-        percent = round(100 * done, 1)
-        if stage in self._artifacts:
-            update_progress_artifact(self._artifacts[stage], progress=percent)
-        else:
-            artifact = create_progress_artifact(
-                percent, key=f"{stage.replace('_', '-')}-progress", description=stage
-            )
-            self._artifacts[stage] = artifact  # type: ignore[assignment]
 
 
 def task_runner(config: DistillConfig) -> TaskRunner[Any]:

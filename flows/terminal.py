@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from tasks.progress import Figures
+
 
 class StageBars:
     """Shows a bar for every stage, or without a terminal a line for every stage that is done."""
@@ -34,6 +36,7 @@ class StageBars:
         self._shares: dict[str, dict[str, float]] = {}
         self._finished: dict[str, set[str]] = {}
         self._cached: dict[str, int] = {}
+        self._measured: dict[str, str] = {}
         self._lock = Lock()
 
     @contextmanager
@@ -57,6 +60,13 @@ class StageBars:
                 self._shares[stage][key] = share
                 self._draw(stage)
 
+    def measured(self, stage: str, key: str, label: str, figures: Figures) -> None:
+        """Show the last look at ``dev`` beside a stage's bar."""
+        with self._lock:
+            if key in self._shares.get(stage, {}):
+                self._measured[stage] = f"{label}: {training_text(figures)}"
+                self._draw(stage)
+
     def finish(self, stage: str, key: str, *, cached: bool) -> None:
         """Move a stage's bar, and say how much of it was there before."""
         with self._lock:
@@ -67,6 +77,8 @@ class StageBars:
             self._cached[stage] += cached
             self._draw(stage)
             if len(self._finished[stage]) == len(self._shares[stage]):
+                self._measured.pop(stage, None)
+                self._draw(stage)
                 self._bars.stop_task(self._tasks[stage])
                 if not self._console.is_terminal:
                     self._console.print(f"{stage}: {self._note(stage)}")
@@ -80,4 +92,13 @@ class StageBars:
         if cached == jobs:
             return f"Cached ({jobs})" if jobs > 1 else "Cached"
         there = f", {cached} cached" if cached else ""
-        return f"{len(self._finished[stage])} of {jobs}{there}"
+        measured = f" · {self._measured[stage]}" if stage in self._measured else ""
+        return f"{len(self._finished[stage])} of {jobs}{there}{measured}"
+
+
+def training_text(figures: Figures) -> str:
+    """Return a point of a training curve in words."""
+    return (
+        f"update {figures['update']:,.0f}, dev {100 * figures['dev_accuracy']:.1f} %, "
+        f"loss {figures['loss']:.3g}, {figures['examples_per_second']:,.0f} texts/s"
+    )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparsedistill.addresses import address
+from sparsedistill.bag_copying import copied
 from sparsedistill.errors import DataError
 from sparsedistill.text.buffers import frozen
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from sparsedistill.bag_copying import FeatureDrop
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,15 +56,23 @@ class Bags:
     def __iter__(self) -> Iterator[NDArray[np.int32]]:
         return (self[bag] for bag in range(len(self)))
 
-    def take(self, indices: NDArray[np.integer[Any]] | Sequence[int]) -> Bags:
-        """The bags in the order asked for, copied together."""
-        indices = np.asarray(indices, np.int64)
-        starts = self.offsets[:-1][indices]
-        lengths = self.offsets[1:][indices] - starts
-        offsets = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        where = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Bags(self.rows[where], offsets)
+    def take(
+        self, rows: NDArray[np.integer[Any]] | Sequence[int], drop: FeatureDrop | None = None
+    ) -> Bags:
+        """The bags of these numbers in the order asked for, copied together.
+
+        Args:
+            rows: Numbers of bags, from 0.
+            drop: N-grams to leave out.
+
+        Raises:
+            IndexError: There is no such bag.
+        """
+        numbers = checked_numbers(rows, len(self))
+        starts = self.offsets[:-1][numbers]
+        lengths = self.offsets[1:][numbers] - starts
+        addresses = starts.view(np.uint64) * 4 + np.uint64(address(self.rows))
+        return Bags(*copied(addresses, lengths, numbers, drop))
 
     @classmethod
     def concat(cls, parts: Sequence[Bags]) -> Bags:
@@ -69,3 +81,14 @@ class Bags:
         lengths = [np.diff(part.offsets) for part in parts]
         offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))
         return cls(rows, offsets)
+
+
+def checked_numbers(
+    numbers: NDArray[np.integer[Any]] | Sequence[int], bags: int
+) -> NDArray[np.int64]:
+    """Numbers of bags as a kernel takes them; IndexError for one that none of the bags has."""
+    found = frozen(numbers, np.int64)
+    strange = (found < 0) | (found >= bags)
+    if strange.any():
+        raise IndexError(f"bag {found[strange][0]} of {bags}")
+    return found

@@ -1,8 +1,8 @@
-"""The files of a saved model or vocabulary: JSON, safetensors, and strings under zstandard.
+"""The files of a saved model or vocabulary: JSON, and strings under zstandard.
 
-Reading them runs nothing and believes nothing: whatever is wrong with a file is a `ModelFileError`
-that names it and the reason. Files are written beside their place and moved into it, so that a
-reader (and a table that is still mapped) never sees half a file.
+Its arrays are in `tensor_files.py`. Reading runs nothing and believes nothing: whatever is wrong
+with a file is a `ModelFileError` that names it and the reason. Files are written beside their place
+and moved into it, so that a reader (and a table that is still mapped) never sees half a file.
 """
 
 from __future__ import annotations
@@ -10,21 +10,18 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 import zstandard
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as safetensors_bytes
 
 from sparsedistill.errors import DataError, ModelFileError
 from sparsedistill.text.buffers import TextBuffer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import DTypeLike, NDArray
+    from collections.abc import Iterator, Mapping
 
 T = TypeVar("T")
 
@@ -33,16 +30,15 @@ _MOST_PER_STRING, _MOST_AT_LEAST = 1024, 64 << 20
 
 _LEVEL = 9
 _LINE_END = 0x0A
-# The names that the safetensors format gives to the types that are used here.
-_DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "i1", "U64": "<u8", "I64": "<i8"}
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Put a whole file in place, or none."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes its place when the block ends, whole; not if it ends in an error."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # or a table might be zeros after the power was cut
         Path(temporary).chmod(0o644)
@@ -52,16 +48,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put a whole file in place, or none."""
+    with replacing(path) as file:
+        file.write(content)
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object, keys as given."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, text.encode("utf-8") + b"\n")
-
-
-def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays in the safetensors format; the same arrays give the same bytes."""
-    content = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    write_bytes(path, safetensors_bytes(content))
 
 
 def write_strings(path: Path, strings: TextBuffer) -> None:
@@ -119,47 +115,6 @@ def checked_field(path: Path, config: Mapping[str, Any], name: str, kind: type[T
     if isinstance(value, int) and not 0 <= value < 1 << 63:
         raise ModelFileError(f"{path}: {name} is negative or too large: {value!s:.40}")
     return value
-
-
-def read_tensors(
-    path: Path, expected: Mapping[str, tuple[DTypeLike, tuple[int, ...]]]
-) -> dict[str, NDArray[Any]]:
-    """Map the arrays of a safetensors file into memory, read-only.
-
-    Args:
-        path: The file.
-        expected: Type and shape that each must have; there may be no others.
-
-    Raises:
-        ModelFileError: Missing, truncated or otherwise malformed, or not the expected arrays.
-    """
-    try:
-        # Checks the header and that the arrays fill the file; reads none of them.
-        with safe_open(path, framework="numpy") as file:
-            names = set(file.keys())
-        with path.open("rb") as raw:
-            start = 8 + int.from_bytes(raw.read(8), "little")
-            header = json.loads(raw.read(start - 8))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: not a whole safetensors file: {error!s:.200}") from error
-    if names != set(expected):
-        raise ModelFileError(f"{path}: holds {sorted(names)}, expected {sorted(expected)}")
-    arrays = {}
-    for name, (dtype, shape) in expected.items():
-        entry = header[name]
-        found = _DTYPES.get(entry["dtype"]), tuple(entry["shape"])
-        if found[0] is None or np.dtype(found[0]) != np.dtype(dtype) or found[1] != shape:
-            raise ModelFileError(
-                f"{path}: {name} is {entry['dtype']}{list(found[1])}, "
-                f"expected {np.dtype(dtype).name}{list(shape)}"
-            )
-        if 0 in shape:
-            arrays[name] = np.zeros(shape, dtype)
-            continue
-        offset = start + entry["data_offsets"][0]
-        # As a plain ndarray: the kernels know no memmap.
-        arrays[name] = np.asarray(np.memmap(path, dtype, "r", offset, shape))
-    return arrays
 
 
 def read_strings(path: Path, rows: int) -> TextBuffer:

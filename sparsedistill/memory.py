@@ -7,14 +7,21 @@ compiled kernels come on top of it (docs/ngrams.md has figures).
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import sys
 from functools import cache
+from pathlib import Path
 
 from sparsedistill.errors import ConfigError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
           "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}  # fmt: skip
+# Of control groups, version 2 and 1.
+_CONTAINER_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?", re.IGNORECASE)
 
 
@@ -35,6 +42,17 @@ def parse_size(text: str | int) -> int:
 def format_size(size: int) -> str:
     """A size rounded up to whole megabytes, so that it is enough if it is asked for."""
     return f"{-(-size // 10**6):,}MB".replace(",", "")
+
+
+def machine_memory() -> int:
+    """Bytes that a process may have: the machine's, or its container's where those are fewer."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in _CONTAINER_LIMITS:
+        try:
+            found = min(found, int(Path(limit).read_text("ascii")))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return found
 
 
 def usable(budget: int) -> int:

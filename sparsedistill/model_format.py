@@ -31,13 +31,12 @@ from sparsedistill.files import (
     checked_field,
     read_json,
     read_strings,
-    read_tensors,
     write_json,
     write_strings,
-    write_tensors,
 )
 from sparsedistill.folded import FoldedModel, TableType
 from sparsedistill.ngram_index import NgramIndex
+from sparsedistill.tensor_files import read_tensors, write_tensors
 from sparsedistill.text import oracle
 from sparsedistill.text.ngram_spec import NgramSpec
 from sparsedistill.text.strings import hash_strings

@@ -18,7 +18,7 @@ from sparsedistill.compression.folding import fold
 from sparsedistill.compression.sizes import model_bytes
 from sparsedistill.errors import DataError
 from storage import ArtifactStore, ArtifactWriter, Recipe
-from tasks import baseline
+from tasks import baseline, student_file
 from tasks.comparison import (
     ModelScore,
     calibration_of,
@@ -32,7 +32,7 @@ from tasks.features import read_features
 from tasks.logits import aligned_logits
 from tasks.shards import Texts, open_input, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
-from tasks.student import read_student
+from tasks.student_file import read_shape, read_student, read_weights
 from tasks.teacher import MODEL_DIRECTORY
 from tasks.vocabulary import read_vocabulary
 
@@ -168,13 +168,19 @@ class _Evaluation:
         return found
 
     def _score_student(self, model: str, artifacts: Sequence[Artifact]) -> ModelScore:
-        students = [read_student(artifact, threads=self._threads) for artifact in artifacts]
-        predicted = [student.predict(self._bags).argmax(axis=1) for student in students]
+        # One after the other: each may be as large as the memory.
+        predicted = [
+            read_student(artifact.path(student_file.FILE), threads=self._threads)
+            .predict(self._bags)
+            .argmax(axis=1)
+            for artifact in artifacts
+        ]
+        first = artifacts[0].path(student_file.FILE)
         folded = fold(
-            students[0].weights(),
+            read_weights(first),
             self._vocabulary,
             labels=self._test.label_names,
-            activation=students[0].shape.activation,
+            activation=read_shape(first).activation,
             max_ngrams=int(self._settings["max_ngrams"]),  # type: ignore[arg-type]
         )
         size = model_bytes(folded, self._vocabulary)

@@ -1,8 +1,9 @@
 """Features: for every text of a shard, the vocabulary's rows of the n-grams it has.
 
-A shard holds ``id`` and ``rows`` (a list a text, n-grams that occur twice there twice) in the order
-of its texts. The bytes of row numbers are stored apart, the first of all, then the second, before
-they are compressed: 2 bytes an n-gram, half of what they take by themselves; see docs/ngrams.md.
+A shard holds, in the order of its texts, their ``ids``, and their bags as ``rows`` (n-grams that
+occur twice are there twice) and ``offsets``. These are plain arrays, to be mapped: training reads
+texts at random from more shards than fit the memory. They take twice the disk of the best
+compressed form that keeps the n-grams' order; see docs/ngrams.md.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from pydantic import Field
 
 from sparsedistill.bags import Bags
 from sparsedistill.coverage import spread
+from sparsedistill.errors import DataError, ModelFileError
+from sparsedistill.tensor_files import growing_tensor, read_tensors
 from sparsedistill.vocabulary import MAX_NGRAMS, Vocabulary
-from storage import ArtifactStore, ArtifactWriter, Recipe, open_writer, read_table
-from tasks.shards import TextShard, open_input, read_text_batches
+from storage import ArtifactStore, ArtifactWriter, DamagedArtifactError, Recipe
+from tasks.shards import TEXTS_FILE, TextShard, open_input, read_text_batches
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
 from tasks.vocabulary import read_vocabulary
 
@@ -28,10 +30,8 @@ if TYPE_CHECKING:
 
     from storage import Artifact, Input
 
-KIND, VERSION = "features", 2
-FILE = "features.parquet"
-_SCHEMA = pa.schema({"id": pa.uint64(), "rows": pa.large_list(pa.int32())})
-_ENCODINGS = {"rows.list.element": "BYTE_STREAM_SPLIT"}
+KIND, VERSION = "features", 3
+FILE = "features.safetensors"
 
 
 class FeaturesConfig(Table):
@@ -60,20 +60,28 @@ def jobs(
 
 
 def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Progress) -> None:
-    """Look up the n-grams of one shard, a batch of texts at a time."""
+    """Look up the n-grams of one shard, a batch of texts at a time.
+
+    Ids and numbers of n-grams are held, some 40 bytes a text.
+    """
+    texts = single_input(job.recipe, "texts")
     vocabulary = _vocabulary(store.url, single_input(job.recipe, "vocabulary"))
     max_ngrams = int(job.recipe.config["max_ngrams"])  # type: ignore[arg-type]
-    known = [np.zeros(0, np.int64)]
-    with open_writer(writer.path(FILE), _SCHEMA, encodings=_ENCODINGS) as file:
-        for share, batch in read_text_batches(store, single_input(job.recipe, "texts")):
+    count = open_input(store, texts).entry(TEXTS_FILE).rows or 0
+    ids, known = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    beside = {"ids": (np.uint64, (count,)), "offsets": (np.int64, (count + 1,))}
+    with growing_tensor(writer.path(FILE), "rows", np.int32, beside=beside) as file:
+        for share, batch in read_text_batches(store, texts):
             bags = vocabulary.bags(
                 batch.texts, max_ngrams=max_ngrams, threads=job.runtime["threads"]
             )
-            column = pa.LargeListArray.from_arrays(pa.array(bags.offsets), pa.array(bags.rows))
-            file.write_table(pa.table([pa.array(batch.ids), column], schema=_SCHEMA))
+            file.append(bags.rows)
+            ids.append(batch.ids)
             known.append(np.diff(bags.offsets))
             progress(share)
-    counts = np.concatenate(known)
+        counts = np.concatenate(known)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        file.finish({"ids": np.concatenate(ids), "offsets": offsets})
     writer.set_rows(FILE, len(counts))
     writer.statistics.update(
         rows=len(counts),
@@ -87,16 +95,27 @@ STAGE = Stage(KIND, VERSION, build)
 
 
 def read_features(artifact: Artifact) -> tuple[npt.NDArray[np.uint64], Bags]:
-    """Return ids uint64 [rows] and bags of a shard."""
-    table = read_table(artifact.path(FILE))
-    parts = [
-        Bags(
-            chunk.values.to_numpy()[chunk.offsets[0].as_py() : chunk.offsets[-1].as_py()],
-            chunk.offsets.to_numpy().astype(np.int64) - chunk.offsets[0].as_py(),
+    """Return ids uint64 [rows] and bags of a shard, mapped: n-grams are read when they are used.
+
+    Raises:
+        DamagedArtifactError: The file is not whole, or its arrays do not fit together.
+    """
+    path = artifact.path(FILE)
+    try:
+        found = read_tensors(
+            path,
+            {
+                "ids": (np.uint64, (None,)),
+                "offsets": (np.int64, (None,)),
+                "rows": (np.int32, (None,)),
+            },
         )
-        for chunk in table["rows"].chunks
-    ]
-    return table["id"].to_numpy(), Bags.concat(parts)
+        bags = Bags(found["rows"], found["offsets"])
+        if len(bags) != len(found["ids"]):
+            raise DataError(f"{len(found['ids'])} ids but {len(bags)} bags")
+    except (ModelFileError, DataError) as error:
+        raise DamagedArtifactError(f"{artifact.kind}/{artifact.key}", FILE, str(error)) from error
+    return found["ids"], bags
 
 
 @lru_cache(maxsize=1)

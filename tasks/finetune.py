@@ -6,28 +6,33 @@ Otherwise the artifact holds the student as it was distilled.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
-from sparsedistill.errors import DataError
 from sparsedistill.metrics import accuracy
 from sparsedistill.objectives import Hard
-from sparsedistill.students import DANRegularisation
-from sparsedistill.training.loop import Examples, fit
+from sparsedistill.students import StudentTraining
+from sparsedistill.training.loop import Checkpointing, fit
 from sparsedistill.training.recipe import TrainingRecipe
 from storage import ArtifactStore, ArtifactWriter, Recipe
-from tasks.features import read_features
-from tasks.shards import open_input, read_shard
+from tasks.shards import open_input
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
-from tasks.student import read_student, training_statistics, write_student
+from tasks.student import training_statistics
+from tasks.student_examples import labelled_examples
+from tasks.student_file import FILE, read_shape, read_student, write_student
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-KIND, VERSION = "finetune", 1
+    from sparsedistill.bag_source import MappedBags
+    from sparsedistill.training.loop import Examples
+
+KIND, VERSION = "finetune", 2
 
 
 class FinetuneConfig(Table):
@@ -45,7 +50,7 @@ def jobs(
     *,
     features: dict[str, list[Made]],
     splits: dict[str, Made],
-    regularisation: DANRegularisation,
+    training: StudentTraining,
     threads: int,
 ) -> list[Job]:
     """Return one job for each distilled student.
@@ -55,7 +60,7 @@ def jobs(
         students: The distilled ones.
         features: Of ``train`` and ``dev``, one each.
         splits: ``train`` and ``dev``.
-        regularisation: Dropout, decay and Adam's constants, as the students were trained with.
+        training: Dropout, decay and Adam's constants, as the students were trained with.
         threads: Of the kernels and of torch.
     """
     return [
@@ -65,7 +70,7 @@ def jobs(
                 VERSION,
                 config={
                     **config.model_dump(mode="json"),
-                    **asdict(regularisation),
+                    **asdict(training),
                     "seed": student.statistics["seed"],
                 },
                 inputs={
@@ -85,33 +90,40 @@ def jobs(
 
 def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Progress) -> None:
     """Fine-tune one student with each learning rate; keep the best, or the student as it was."""
-    import torch
-
-    torch.set_num_threads(job.runtime["threads"])
     settings = job.recipe.config
     config = FinetuneConfig.model_validate({k: settings[k] for k in FinetuneConfig.model_fields})
-    examples = _examples(job, store, "train")
-    dev = _examples(job, store, "dev")
-    truth = dev.targets.astype(np.int64)
-    distilled = open_input(store, single_input(job.recipe, "student"))
-    regularisation = _regularisation(settings)
+    distilled = open_input(store, single_input(job.recipe, "student")).path(FILE)
+    rows = read_shape(distilled).rows
+    examples = _examples(job, store, "train", rows)
+    dev = _examples(job, store, "dev", rows)
     seed = int(settings["seed"])  # type: ignore[arg-type]
-    best = read_student(distilled)
-    before = best_accuracy = accuracy(truth, best.predict(dev.bags).argmax(axis=1))
+    before = best_accuracy = _accuracy(distilled, dev, threads=job.runtime["threads"])
     chosen: dict[str, Any] = {"helped": False}
+    best = writer.path(FILE)
+    shutil.copyfile(distilled, best)
     for number, rate in enumerate(config.learning_rates if config.enabled else ()):
         student = read_student(
-            distilled, regularisation=regularisation, seed=seed, threads=job.runtime["threads"]
+            distilled, training=_training(settings), seed=seed, threads=job.runtime["threads"]
         )
         recipe = TrainingRecipe(
             batch_size=config.batch_size, learning_rate=rate, epochs=config.epochs, decay="linear"
         )
-        result = fit(student, examples, Hard(), recipe, dev=dev, seed=seed)
+        directory = store.workspace(job.recipe) / f"rate-{number}"
+        directory.mkdir(exist_ok=True)
+        result = fit(
+            student,
+            examples,
+            Hard(),
+            recipe,
+            dev=dev,
+            seed=seed,
+            checkpointing=Checkpointing(directory),
+        )
         if result.best_accuracy > best_accuracy:
-            best, best_accuracy = student, result.best_accuracy
+            best_accuracy = result.best_accuracy
             chosen = {"helped": True, "learning_rate": rate, **training_statistics(result)}
+            write_student(student, best)
         progress((number + 1) / len(config.learning_rates))
-    write_student(best, writer)
     chosen |= {"seed": seed, "dev_accuracy_before": before, "dev_accuracy": best_accuracy}
     writer.statistics.update(chosen)
 
@@ -119,14 +131,19 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
 STAGE = Stage(KIND, VERSION, build)
 
 
-def _examples(job: Job, store: ArtifactStore, split: str) -> Examples:
-    texts = read_shard(store, single_input(job.recipe, split))
-    _, bags = read_features(open_input(store, single_input(job.recipe, f"{split}_features")))
-    if texts.labels is None:
-        raise DataError(f"{split} has no labels")
-    return Examples(bags, texts.labels)
+def _examples(job: Job, store: ArtifactStore, split: str, rows: int) -> Examples[MappedBags]:
+    texts, features = single_input(job.recipe, split), single_input(job.recipe, f"{split}_features")
+    return labelled_examples(store, texts, features, vocabulary_rows=rows)
 
 
-def _regularisation(settings: Mapping[str, Any]) -> DANRegularisation:
-    values = {field.name: settings[field.name] for field in fields(DANRegularisation)}
-    return DANRegularisation(**{**values, "betas": tuple(values["betas"])})
+def _accuracy(student: Path, dev: Examples[MappedBags], *, threads: int) -> float:
+    """Return the accuracy on ``dev`` of a student as it was written."""
+    truth = np.asarray(dev.targets.labels)
+    return accuracy(
+        truth, read_student(student, threads=threads).predict(dev.inputs).argmax(axis=1)
+    )
+
+
+def _training(settings: Mapping[str, Any]) -> StudentTraining:
+    values = {field.name: settings[field.name] for field in fields(StudentTraining)}
+    return StudentTraining(**{**values, "betas": tuple(values["betas"])})

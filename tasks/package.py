@@ -34,7 +34,7 @@ from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks.reference import reference_shards, reference_texts
 from tasks.shards import open_input, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input, tool_version
-from tasks.student import read_student
+from tasks.student_file import FILE, read_student
 from tasks.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
     dev = read_shard(store, single_input(job.recipe, "dev"))
     if dev.labels is None:
         raise DataError("dev has no labels")
-    student = read_student(open_input(store, single_input(job.recipe, "student")))
+    student = read_student(open_input(store, single_input(job.recipe, "student")).path(FILE))
     vocabulary = read_vocabulary(open_input(store, single_input(job.recipe, "vocabulary")))
     log = StepLog(dev.texts, dev.labels, threads=threads)
     log.start(student.predict(vocabulary.bags(check_texts(dev.texts), max_ngrams=max_ngrams)))

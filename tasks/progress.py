@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    Figures = Mapping[str, float]
 
 
 class Listener(Protocol):
@@ -24,6 +26,10 @@ class Listener(Protocol):
 
     def advance(self, stage: str, key: str, share: float) -> None:
         """Hear which share of a job is done, 0 to 1."""
+        ...
+
+    def measured(self, stage: str, key: str, label: str, figures: Figures) -> None:
+        """Hear what was measured in a job that is under way, such as accuracy on ``dev``."""
         ...
 
     def finish(self, stage: str, key: str, *, cached: bool) -> None:
@@ -43,6 +49,11 @@ def expect(stage: str, keys: Sequence[str]) -> None:
 def advance(stage: str, key: str, share: float) -> None:
     """Tell all listeners how far a job is."""
     _tell(lambda listener: listener.advance(stage, key, share))
+
+
+def measured(stage: str, key: str, label: str, figures: Figures) -> None:
+    """Tell all listeners what was measured in a job: its label, and numbers by name."""
+    _tell(lambda listener: listener.measured(stage, key, label, figures))
 
 
 def finish(stage: str, key: str, *, cached: bool) -> None:

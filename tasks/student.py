@@ -9,111 +9,33 @@ One artifact is one variant with one seed:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import Field, model_validator
-from safetensors import safe_open
-from safetensors.numpy import save_file
-
-from sparsedistill.bags import Bags
-from sparsedistill.errors import DataError
-from sparsedistill.objectives import ObjectiveName, objective
-from sparsedistill.students import DAN, DANRegularisation, DANShape
-from sparsedistill.training.loop import Checkpointing, Examples, TrainingResult, fit
-from sparsedistill.training.recipe import Decay, TrainingRecipe
+from sparsedistill.class_weights import class_weights
+from sparsedistill.objectives import objective
+from sparsedistill.students import DAN
+from sparsedistill.training.loop import Checkpointing, fit
+from sparsedistill.training.memory_plan import check_memory
 from storage import ArtifactStore, ArtifactWriter, Recipe
-from tasks.features import read_features
-from tasks.logits import check_alignment, check_given, read_logits
-from tasks.presets import PRESETS, PresetName
-from tasks.shards import open_input, positions, read_shard
-from tasks.stage import Job, Made, Progress, Stage, Table, single_input
+from tasks.logits import check_alignment, check_given
+from tasks.progress import measured
+from tasks.shards import open_input, read_shard
+from tasks.stage import Job, Made, Progress, Stage, single_input
+from tasks.student_config import StudentConfig
+from tasks.student_examples import labelled_examples, taught_examples
+from tasks.student_file import FILE, write_student
 
 if TYPE_CHECKING:
-    from storage import Artifact, Input
+    from collections.abc import Mapping, Sequence
 
-KIND, VERSION = "student", 1
-FILE = "student.safetensors"
-Variant = Literal["kd", "kd_private", "scratch"]
-VARIANTS: tuple[Variant, ...] = ("scratch", "kd_private", "kd")
+    from sparsedistill.bag_source import MappedBags
+    from sparsedistill.objectives import Objective
+    from sparsedistill.training.loop import Examples, TrainingResult
+    from storage import Input
+    from tasks.student_config import Variant
 
-
-class StudentConfig(Table):
-    """``[student]``: size and training of the student; ``preset`` gives what is not set here."""
-
-    preset: PresetName = "default"
-    seeds: tuple[int, ...] = Field(
-        (0,), min_length=1, description="one student each; the best on dev is packaged"
-    )
-    width: int = Field(ge=1, description="of the embeddings (d_e)")
-    hidden: int = Field(ge=1, description="of the hidden layer (d_h), and of the packaged table")
-    activation: Literal["relu", "tanh"]
-    init_scale: float = Field(gt=0, description="standard deviation of the embeddings' start")
-    objective: ObjectiveName
-    temperature: float = Field(gt=0)
-    epochs: int | None = Field(ge=1)
-    updates: int | None = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    warmup: float = Field(ge=0, lt=1)
-    decay: Decay
-    evaluate_every: int | None = Field(ge=1, description="updates; every epoch where not given")
-    feature_dropout: float = Field(ge=0, lt=1)
-    dropout: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0)
-    betas: tuple[float, float]
-    epsilon: float = Field(gt=0)
-    baselines: tuple[Variant, ...] = Field(
-        ("scratch", "kd_private"), description="students trained only to be compared with"
-    )
-    scratch_epochs: int = Field(ge=1, description="of the baseline that sees no teacher")
-    scratch_batch_size: int = Field(ge=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, given: Any) -> Any:  # noqa: ANN401 - as pydantic has it
-        if not isinstance(given, Mapping):
-            return given
-        name = given.get("preset", "default")
-        preset = dict(next((p for n, p in PRESETS.items() if n == name), PRESETS["default"]))
-        if given.get("updates") is not None and "epochs" not in given:
-            preset["epochs"] = None
-        if given.get("epochs") is not None and "updates" not in given:
-            preset["updates"] = None
-        return {**preset, **given}
-
-    @model_validator(mode="after")
-    def _one_length(self) -> StudentConfig:
-        if (self.epochs is None) == (self.updates is None):
-            raise ValueError("give either epochs or updates")
-        return self
-
-    def training(self, variant: Variant) -> TrainingRecipe:
-        """Return the schedule of a variant."""
-        scratch = variant == "scratch"
-        return TrainingRecipe(
-            batch_size=self.scratch_batch_size if scratch else self.batch_size,
-            learning_rate=self.learning_rate,
-            epochs=self.scratch_epochs if scratch else self.epochs,
-            updates=None if scratch else self.updates,
-            warmup=self.warmup,
-            decay=self.decay,
-            evaluate_every=None if scratch else self.evaluate_every,
-        )
-
-    def regularisation(self) -> DANRegularisation:
-        """Return the dropout, decay and Adam's constants."""
-        return DANRegularisation(
-            feature_dropout=self.feature_dropout,
-            dropout=self.dropout,
-            weight_decay=self.weight_decay,
-            betas=self.betas,
-            epsilon=self.epsilon,
-        )
+KIND, VERSION = "student", 2
 
 
 def jobs(
@@ -125,6 +47,7 @@ def jobs(
     splits: Mapping[str, Made],
     teacher: Made | None,
     alignment_tolerance: float,
+    memory: int,
     threads: int,
 ) -> list[Job]:
     """Return one job for each variant and seed, the baselines first.
@@ -137,6 +60,7 @@ def jobs(
         splits: ``train`` and ``dev`` with their labels.
         teacher: Whose accuracy on ``dev`` the stored logits must reproduce; None for given logits.
         alignment_tolerance: By how much they may miss it.
+        memory: Bytes that a student may take.
         threads: Of the kernels and of torch.
     """
     found = []
@@ -158,10 +82,13 @@ def jobs(
                     "dev_logits": _inputs(logits["dev"]),
                     "teacher": (teacher.as_input(),) if teacher else (),
                 }
+                if config.label_share and variant == "kd":
+                    inputs |= {"train": (splits["train"].as_input(),)}
             recipe = Recipe(KIND, VERSION, config=_settings(config, variant, seed), inputs=inputs)
             runtime = {
                 "config": config.model_dump(mode="json"),
                 "threads": threads,
+                "memory": memory,
                 "alignment_tolerance": alignment_tolerance,
             }
             found.append(Job(recipe, runtime, label=f"{variant} seed {seed}"))
@@ -170,77 +97,55 @@ def jobs(
 
 def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Progress) -> None:
     """Train one student and keep its best weights."""
-    import torch
-
-    torch.set_num_threads(job.runtime["threads"])
     config = StudentConfig.model_validate(job.runtime["config"])
     variant: Variant = job.recipe.config["variant"]  # type: ignore[assignment]
     seed = int(job.recipe.config["seed"])  # type: ignore[arg-type]
-    dev = read_shard(store, single_input(job.recipe, "dev"))
-    _, dev_bags = read_features(open_input(store, single_input(job.recipe, "dev_features")))
-    if dev.labels is None:
-        raise DataError("dev has no labels")
-    if variant == "scratch":
-        examples = _labelled_examples(job, store)
-    else:
-        _check(job, store)
-        examples = _taught_examples(job, store)
     vocabulary = open_input(store, single_input(job.recipe, "vocabulary"))
-    shape = DANShape(
-        rows=int(vocabulary.statistics["rows"]),  # type: ignore[arg-type]
-        width=config.width,
-        hidden=config.hidden,
-        classes=len(dev.label_names),
-        activation=config.activation,
-        init_scale=config.init_scale,
+    rows = int(vocabulary.statistics["rows"])  # type: ignore[arg-type]
+    if variant != "scratch":
+        _check(job, store)
+    examples = _examples(job, store, rows)
+    dev_input = single_input(job.recipe, "dev")
+    dev = labelled_examples(
+        store, dev_input, single_input(job.recipe, "dev_features"), vocabulary_rows=rows
+    )
+    classes = len(read_shard(store, dev_input).label_names)
+    shape, training = config.shape(rows=rows, classes=classes), config.student_training()
+    memory = check_memory(
+        shape,
+        training,
+        batch_size=config.training(variant).batch_size,
+        examples=len(examples),
+        budget=job.runtime["memory"],
     )
     student = DAN(
-        shape, regularisation=config.regularisation(), seed=seed, threads=job.runtime["threads"]
+        shape,
+        training=training,
+        seed=seed,
+        threads=job.runtime["threads"],
     )
     result = fit(
         student,
         examples,
-        objective(
-            "hard" if variant == "scratch" else config.objective, temperature=config.temperature
-        ),
+        _objective(config, variant, examples, classes),
         config.training(variant),
-        dev=Examples(dev_bags, dev.labels),
+        dev=dev,
         seed=seed,
         checkpointing=Checkpointing(store.workspace(job.recipe)),
         progress=lambda done, total: progress(done / total),
+        watch=lambda point: measured(KIND, job.recipe.key, job.label, asdict(point)),
     )
-    write_student(student, writer)
+    write_student(student, writer.path(FILE))
     writer.statistics.update(
-        **training_statistics(result), variant=variant, seed=seed, examples=len(examples.bags)
+        **training_statistics(result),
+        variant=variant,
+        seed=seed,
+        examples=len(examples),
+        memory=asdict(memory),
     )
 
 
 STAGE = Stage(KIND, VERSION, build)
-
-
-def write_student(student: DAN, writer: ArtifactWriter) -> None:
-    """Write a student's weights and shape."""
-    save_file(
-        student.weights(),
-        writer.path(FILE),
-        metadata={"shape": json.dumps(student.shape.to_json(), sort_keys=True)},
-    )
-
-
-def read_student(
-    artifact: Artifact,
-    *,
-    regularisation: DANRegularisation | None = None,
-    seed: int = 0,
-    threads: int = 1,
-) -> DAN:
-    """Return a student as it was written, ready to predict, or to be trained further."""
-    with safe_open(artifact.path(FILE), framework="numpy") as file:
-        shape = DANShape(**json.loads(file.metadata()["shape"]))
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    student = DAN(shape, regularisation=regularisation, seed=seed, threads=threads)
-    student.load(arrays)
-    return student
 
 
 def training_statistics(result: TrainingResult) -> dict[str, Any]:
@@ -253,52 +158,58 @@ def training_statistics(result: TrainingResult) -> dict[str, Any]:
     }
 
 
+def _examples(job: Job, store: ArtifactStore, rows: int) -> Examples[MappedBags]:
+    """Return what the job's student learns from."""
+    inputs = job.recipe.inputs
+    if "logits" not in inputs:
+        train, features = single_input(job.recipe, "train"), single_input(job.recipe, "features")
+        return labelled_examples(store, train, features, vocabulary_rows=rows)
+    return taught_examples(
+        store,
+        inputs["features"],
+        inputs["logits"],
+        vocabulary_rows=rows,
+        train=single_input(job.recipe, "train") if "train" in inputs else None,
+    )
+
+
+def _objective(
+    config: StudentConfig, variant: Variant, examples: Examples[MappedBags], classes: int
+) -> Objective:
+    """Return what a variant is asked for; ``examples`` have the labels that classes weigh by."""
+    weights, labels = None, examples.targets.labels
+    if config.class_weights != "none" and labels is not None:
+        weights = class_weights(labels, config.class_weights, classes=classes)
+    return objective(
+        "hard" if variant == "scratch" else config.objective,
+        temperature=config.temperature,
+        alpha=1 - config.label_share if variant == "kd" else 1.0,
+        weights=weights,
+    )
+
+
 def _inputs(made: Sequence[Made]) -> tuple[Input, ...]:
     return tuple(one.as_input() for one in made)
 
 
 def _settings(config: StudentConfig, variant: Variant, seed: int) -> dict[str, Any]:
     """Return what of the config decides this student."""
-    training = asdict(config.training(variant))
-    model = config.model_dump(mode="json", include={"width", "hidden", "activation", "init_scale"})
-    goal = {"objective": "hard"}
+    shape = asdict(config.shape(rows=0, classes=0))
+    del shape["rows"], shape["classes"]  # those of the inputs
+    labels = {"class_weights": config.class_weights}
+    goal: dict[str, Any] = {"objective": "hard", **labels}
     if variant != "scratch":
-        goal = config.model_dump(mode="json", include={"objective", "temperature"})
+        goal = {"objective": config.objective, "temperature": config.temperature}
+    if variant == "kd" and config.label_share:
+        goal |= {"label_share": config.label_share, **labels}
     return {
         "variant": variant,
         "seed": seed,
-        **model,
+        **shape,
         **goal,
-        **training,
-        **asdict(config.regularisation()),
+        **asdict(config.training(variant)),
+        **asdict(config.student_training()),
     }
-
-
-def _labelled_examples(job: Job, store: ArtifactStore) -> Examples:
-    train = read_shard(store, single_input(job.recipe, "train"))
-    _, bags = read_features(open_input(store, single_input(job.recipe, "features")))
-    if train.labels is None:
-        raise DataError("train has no labels")
-    return Examples(bags, train.labels)
-
-
-def _taught_examples(job: Job, store: ArtifactStore) -> Examples:
-    """Return features and logits of all shards, joined by row id; rows without logits left out."""
-    bags, targets = [], []
-    pairs = zip(job.recipe.inputs["features"], job.recipe.inputs["logits"], strict=True)
-    for feature_input, logit_input in pairs:
-        ids, shard_bags = read_features(open_input(store, feature_input))
-        logit_ids, values = read_logits(open_input(store, logit_input))
-        where = positions(ids, logit_ids)
-        rows = np.flatnonzero(where >= 0)
-        bags.append(shard_bags if len(rows) == len(ids) else shard_bags.take(rows))
-        targets.append(values[where[rows]])
-    joined: npt.NDArray[np.float32] = np.concatenate(targets)
-    if len(joined) == 0:
-        raise DataError(
-            "no row of the corpus has logits: the files of [logits] path hold none of its texts"
-        )
-    return Examples(Bags.concat(bags), joined)
 
 
 def _check(job: Job, store: ArtifactStore) -> None:

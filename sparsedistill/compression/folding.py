@@ -7,11 +7,12 @@ hidden layer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsedistill.folded import FoldedModel
+from sparsedistill.training.row_types import BFLOAT16, from_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ _BLOCK_ROWS = 8192
 
 
 def fold(
-    weights: Mapping[str, npt.NDArray[np.float32]],
+    weights: Mapping[str, npt.NDArray[Any]],
     vocabulary: Vocabulary,
     *,
     labels: Sequence[str],
@@ -35,7 +36,8 @@ def fold(
     """Fold the first linear layer of a DAN into its table.
 
     Args:
-        weights: ``table``, ``hidden_weight``, ``hidden_bias``, ``head_weight``, ``head_bias``.
+        weights: ``table`` (float32, or bfloat16 as uint16), ``hidden_weight``, ``hidden_bias``,
+            ``head_weight``, ``head_bias``.
         vocabulary: Its rows are the table's.
         labels: Names of the classes.
         activation: After the hidden layer.
@@ -45,7 +47,8 @@ def fold(
     folded = np.empty((len(table), len(hidden_weight)), np.float32)
     for start in range(0, len(table), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
-        folded[rows] = table[rows].astype(np.float64) @ hidden_weight.T.astype(np.float64)
+        values = from_bfloat16(table[rows]) if table.dtype == BFLOAT16 else table[rows]
+        folded[rows] = values.astype(np.float64) @ hidden_weight.T.astype(np.float64)
     return FoldedModel(
         labels=tuple(labels),
         spec=vocabulary.spec,

@@ -1,6 +1,7 @@
 """Students: small interface, one file each."""
 
 from sparsedistill.students.base import Student
-from sparsedistill.students.dan import DAN, DANRegularisation, DANShape
+from sparsedistill.students.dan import DAN, DANShape
+from sparsedistill.students.training import StudentTraining
 
-__all__ = ["DAN", "DANRegularisation", "DANShape", "Student"]
+__all__ = ["DAN", "DANShape", "Student", "StudentTraining"]

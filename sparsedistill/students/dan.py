@@ -1,36 +1,60 @@
-"""The Deep Averaging Network over n-grams: mean embedding, one hidden layer, a head.
+"""The Deep Averaging Network over n-grams: pooled embeddings, hidden layers, a head.
 
 ``W2 act(W1 mean(E[g]) + b1) + b2`` (paper, section 2.3, after Iyyer et al., 2015). The table ``E``
-is a plain array updated row by row (``training.sparse_adam``); the small dense layers are torch's.
+is updated row by row (``training.table``); the small dense layers are torch's. A batch goes through
+those in slices of fixed size, each by one thread, so that the result does not depend on how many
+threads there are.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everyone knows it by
 
-from sparsedistill.bags import Bags
-from sparsedistill.errors import DataError
+from sparsedistill.bag_source import FeatureDrop
+from sparsedistill.parallel import map_ranges
+from sparsedistill.students.dropout import UnitDropout
+from sparsedistill.students.hybrid import HybridAdam, check_weights
+from sparsedistill.students.linear import linear
+from sparsedistill.students.pooling import (
+    Pool,
+    SpreadBags,
+    attention_weights,
+    group_for,
+    is_spread,
+    of_table,
+    spread,
+)
+from sparsedistill.students.stepping import check_loss, one_torch_thread
+from sparsedistill.students.training import StudentTraining
 from sparsedistill.training.order import update_generator
-from sparsedistill.training.sparse_adam import SparseTable
+from sparsedistill.training.table import TableOptions, start_at_random
+from sparsedistill.training.torch_table import table_on
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sized
 
     import numpy.typing as npt
     from torch import Tensor
 
+    from sparsedistill.bag_source import BagSource
     from sparsedistill.folded import Activation
+    from sparsedistill.objectives import Objective
+    from sparsedistill.students.base import Arrays
+    from sparsedistill.students.pooling import Pooling
+    from sparsedistill.targets import Targets
+    from sparsedistill.training.grouping import GroupedBags
+    from sparsedistill.training.table import MakeTable, TableType
 
-_FEATURE_DROPOUT, _DROPOUT, _INIT = 1, 2, 3
+_DENSE = 4
 _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
-_PREDICT_ROWS = 8192
-# Products of fewer rows come out of MKL with other last bits where it has other threads.
-_LEAST_ROWS = 16
+# Texts, and where every one of their n-grams is looked up by itself.
+_PREDICT_ROWS, _PREDICT_SPREAD = 8192, 512
+_SLICE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +64,14 @@ class DANShape:
     Attributes:
         rows: Rows of the table: the size of the vocabulary.
         width: Width of the embeddings (d_e).
-        hidden: Width of the hidden layer (d_h).
+        hidden: Width of the hidden layers (d_h).
         classes: Number of labels.
-        activation: After the hidden layer; the paper says ReLU, its released code uses tanh.
+        activation: After a hidden layer; the paper says ReLU, its released code uses tanh.
         init_scale: Standard deviation of the table's normal start.
+        layers: Hidden layers.
+        pooling: Of the embeddings of a text; ``max`` and ``attentive`` are for comparisons, see
+            ``students.pooling``.
+        table_type: Of the numbers in the table.
     """
 
     rows: int
@@ -52,195 +80,221 @@ class DANShape:
     classes: int
     activation: Activation
     init_scale: float
+    layers: int = 1
+    pooling: Pooling = "mean"
+    table_type: TableType = "float32"
 
     def to_json(self) -> dict[str, int | float | str]:
         """Return the fields as plain JSON."""
         return asdict(self)
 
+    def linear_layers(self) -> dict[str, tuple[int, int]]:
+        """Return outputs and inputs of each linear layer, by name, in order."""
+        sizes = {"hidden": (self.hidden, self.width)}
+        for number in range(2, self.layers + 1):
+            sizes[f"hidden_{number}"] = (self.hidden, self.hidden)
+        return {**sizes, "head": (self.classes, self.hidden)}
 
-@dataclass(frozen=True, slots=True)
-class DANRegularisation:
-    """What a DAN drops and shrinks while it is trained, and the constants of its Adam.
-
-    Attributes:
-        feature_dropout: Share of the n-gram occurrences left out of a batch.
-        dropout: Share of units dropped before the hidden layer and before the head.
-        weight_decay: Decoupled decay of the dense weights (never of the table).
-        betas: Decay of Adam's moments.
-        epsilon: Adam's.
-    """
-
-    feature_dropout: float = 0.0
-    dropout: float = 0.0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
+    def weights(self) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
+        """Return type and shape of every weight, by name."""
+        found: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+            "table": (TableOptions(dtype=self.table_type).stored, (self.rows, self.width))
+        }
+        for name, (outputs, inputs) in self.linear_layers().items():
+            found[f"{name}_weight"] = (np.float32, (outputs, inputs))
+            found[f"{name}_bias"] = (np.float32, (outputs,))
+        for name, sizes in attention_weights(self.pooling, self.width).items():
+            found[name] = (np.float32, sizes)
+        return found
 
 
 class DAN:
-    """A Deep Averaging Network and its hybrid Adam.
+    """A Deep Averaging Network and its hybrid Adam; a ``Student``.
 
     Args:
         shape: Sizes and start.
-        regularisation: Dropout, decay and Adam's constants; only training looks at them.
+        training: Dropout, decay and Adam's constants; only training looks at them.
         seed: Of the start and of every update's dropout.
-        threads: Threads of the table's kernels; results do not depend on it. The dense layers run
-            on torch's threads (``torch.set_num_threads``).
+        threads: Threads of the kernels and of the dense layers; results do not depend on it.
+        weights: To start from instead of at random. A table in memory is taken over as it is, so
+            that one mapped from a file need not fit into memory; writable if it is to be trained.
+        device: Where the table and the dense layers are, as torch names it. From any other than
+            the processor, ``weights`` and ``optimiser_state`` are copies.
+        table: Makes the table, where another is wanted than the device's own.
+
+    Raises:
+        DataError: A weight is missing or has another shape or type.
     """
 
     def __init__(
         self,
         shape: DANShape,
         *,
-        regularisation: DANRegularisation | None = None,
+        training: StudentTraining | None = None,
         seed: int = 0,
         threads: int = 1,
+        weights: Mapping[str, npt.NDArray[Any]] | None = None,
+        device: str = "cpu",
+        table: MakeTable | None = None,
     ) -> None:
         self.shape = shape
-        self.regularisation = regularisation or DANRegularisation()
-        self._seed = seed
-        generator = update_generator(seed, 0, _INIT)
-        table = generator.standard_normal((shape.rows, shape.width), np.float32)
-        table *= np.float32(shape.init_scale)
-        self.sparse = SparseTable(
-            table,
-            betas=self.regularisation.betas,
-            epsilon=self.regularisation.epsilon,
-            threads=threads,
+        self.training = training or StudentTraining()
+        self._seed, self._threads = seed, threads
+        self._device = torch.device(device)
+        if weights is not None:
+            check_weights(weights, shape.weights())
+        self.table = (table or table_on(self._device, threads=threads))(
+            shape.rows,
+            shape.width,
+            self.training.table(dtype=shape.table_type, pooling=of_table(shape.pooling)),
+            weights=None if weights is None else weights["table"],
         )
-        self.dense = {
-            "hidden_weight": _uniform(generator, shape.hidden, shape.width),
-            "hidden_bias": torch.zeros(shape.hidden, requires_grad=True),
-            "head_weight": _uniform(generator, shape.classes, shape.hidden),
-            "head_bias": torch.zeros(shape.classes, requires_grad=True),
+        if weights is None:
+            start_at_random(self.table, shape.init_scale, seed, threads=threads)
+        start = _start(shape, seed) if weights is None else weights
+        self.dense: dict[str, Tensor] = {
+            name: torch.tensor(start[name], device=self._device, requires_grad=True)
+            for name in shape.weights()
+            if name != "table"
         }
-        self._adam = _dense_adam(self.dense, self.regularisation)
-        self._bags: Bags | None = None
-        self._mean: Tensor | None = None
+        self._adam = HybridAdam(self.table, self.dense, training=self.training)
 
-    def forward(self, bags: Bags, *, update: int) -> Tensor:
-        """Return training logits, float32 [bags, classes]; ``update`` seeds the dropout."""
-        if self.regularisation.feature_dropout:
-            bags = _drop_features(
-                bags,
-                self.regularisation.feature_dropout,
-                update_generator(self._seed, update, _FEATURE_DROPOUT),
+    def prepare(
+        self, inputs: BagSource, rows: npt.NDArray[np.int64], *, update: int
+    ) -> GroupedBags:
+        """Return some bags without the features that this update drops, grouped by row."""
+        rate = self.training.feature_dropout
+        drop = FeatureDrop(rate, self._seed, update) if rate else None
+        return group_for(self.shape.pooling, inputs.take(rows, drop))
+
+    def step(
+        self,
+        batch: GroupedBags,
+        targets: Targets,
+        objective: Objective,
+        *,
+        update: int,
+        learning_rate: float,
+    ) -> float:
+        """Apply one hybrid Adam step, as ``Student`` has it."""
+        with one_torch_thread():
+            loss, pooled_gradient, dense_gradients = self._gradients(
+                batch, targets, objective, update
             )
-        self._bags = bags
-        self._mean = torch.from_numpy(self.sparse.mean(bags)).requires_grad_()
-        generator = update_generator(self._seed, update, _DROPOUT)
-        hidden = self._hidden(self._dropped(self._mean, generator))
-        return self._head(self._dropped(hidden, generator))[: len(bags)]
+            check_loss(loss, update)
+            self._adam.update(
+                batch,
+                pooled_gradient,
+                dense_gradients,
+                update=update,
+                learning_rate=learning_rate,
+            )
+        return loss
 
-    def update(self, update: int, learning_rate: float) -> None:
-        """Apply one hybrid Adam step from the gradients of the last ``forward``."""
-        if self._bags is None or self._mean is None or self._mean.grad is None:
-            raise RuntimeError("update() needs forward() and backward() before it")
-        self.sparse.update(
-            self._bags, self._mean.grad.numpy(), update=update, learning_rate=learning_rate
-        )
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
-        self._bags = self._mean = None
-
-    def predict(self, bags: Bags) -> npt.NDArray[np.float32]:
+    def predict(self, inputs: BagSource) -> npt.NDArray[np.float32]:
         """Return logits, float32 [bags, classes]."""
-        out = np.empty((len(bags), self.shape.classes), np.float32)
-        with torch.no_grad():
-            for start in range(0, len(bags), _PREDICT_ROWS):
-                stop = min(start + _PREDICT_ROWS, len(bags))
-                mean = torch.from_numpy(self.sparse.mean(bags.take(range(start, stop))))
-                out[start:stop] = self._head(self._hidden(mean))[: stop - start].numpy()
+        out = np.empty((len(inputs), self.shape.classes), np.float32)
+        with torch.no_grad(), one_torch_thread():
+            one_by_one = is_spread(self.shape.pooling)
+            size = _PREDICT_SPREAD if one_by_one else _PREDICT_ROWS
+            for start in range(0, len(inputs), size):
+                stop = min(start + size, len(inputs))
+                bags = inputs.take(np.arange(start, stop))
+                pool = self._pool(bags.offsets if one_by_one else None)
+                found = self.table.pool(spread(bags) if one_by_one else bags)
+                self._predict_block(found, pool, out[start:stop])
         return out
 
-    def weights(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Return the table and the dense layers, as views."""
-        dense = {name: value.detach().numpy() for name, value in self.dense.items()}
-        return {"table": self.sparse.table, **dense}
+    def weights(self) -> Arrays:
+        """Return the table and the dense layers, as views where they are in memory."""
+        return self._adam.weights()
 
-    def optimiser_state(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Return Adam's moments, as views."""
-        return {
-            "table.first_moment": self.sparse.first_moment,
-            "table.second_moment": self.sparse.second_moment,
-            **{
-                f"{name}.{part}": value.numpy()
-                for name, parameter in self.dense.items()
-                for part, value in self._adam.state[parameter].items()
-            },
-        }
+    def optimiser_state(self) -> Arrays:
+        """Return Adam's moments, as views where they are in memory."""
+        return self._adam.optimiser_state()
 
-    def load(self, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    def changed(self) -> dict[str, npt.NDArray[np.int32]]:
+        """Return when each row of the table and of its moments last changed."""
+        return self._adam.changed()
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take over weights, and the moments where ``arrays`` has them.
 
         Raises:
-            DataError: A weight is missing or has another shape.
+            DataError: A weight is missing, or an array has another shape or type.
         """
-        own = {**self.weights(), **self.optimiser_state()}
-        missing = [name for name in self.weights() if name not in arrays]
-        if missing:
-            raise DataError(f"the checkpoint of the student lacks {', '.join(missing)}")
-        for name, value in arrays.items():
-            if name not in own or own[name].shape != value.shape:
-                expected = own[name].shape if name in own else "nothing of that name"
-                raise DataError(f"checkpoint: {name} is {value.shape}, expected {expected}")
-            own[name][...] = value
+        self._adam.load(arrays)
 
-    def _hidden(self, mean: Tensor) -> Tensor:
-        """Return the active hidden layer, [max(bags, _LEAST_ROWS), hidden]."""
-        mean = F.pad(mean, (0, 0, 0, max(_LEAST_ROWS - len(mean), 0)))
-        hidden = torch.addmm(self.dense["hidden_bias"], mean, self.dense["hidden_weight"].T)
-        return _ACTIVATIONS[self.shape.activation](hidden)
+    def _gradients(
+        self, batch: GroupedBags, targets: Targets, objective: Objective, update: int
+    ) -> tuple[float, Tensor, list[Tensor]]:
+        """Return the mean loss, and its gradients by what the table gave and the dense layers."""
+        found = self.table.pool(batch.bags)
+        by_found = torch.empty_like(found)
+        pool = self._pool(batch.texts if isinstance(batch, SpreadBags) else None)
+        dropout = UnitDropout(self.training.dropout, self._seed, update)
+        parameters = list(self.dense.values())
 
-    def _head(self, hidden: Tensor) -> Tensor:
-        return torch.addmm(self.dense["head_bias"], hidden, self.dense["head_weight"].T)
+        def work(first: int, last: int) -> tuple[float, tuple[Tensor, ...]]:
+            part = pool.part(first, last)
+            values = found[part].requires_grad_()
+            logits = self._network(pool(values, first, last), dropout, first)
+            losses = objective(logits, targets.take(np.arange(first, last)))
+            loss = losses.sum() / len(batch)
+            gradient, *dense = torch.autograd.grad(loss, [values, *parameters])
+            by_found[part] = gradient
+            return loss.item(), tuple(dense)
 
-    def _dropped(self, values: Tensor, generator: np.random.Generator) -> Tensor:
-        rate = self.regularisation.dropout
-        if not rate:
-            return values
-        # Not torch's dropout: its random state is shared by every thread of the process.
-        kept = generator.random(tuple(values.shape), np.float32) >= rate
-        return values * torch.from_numpy(kept.astype(np.float32) / np.float32(1 - rate))
+        parts = map_ranges(work, len(batch), block=self._slice(batch), threads=self._threads)
+        loss, total = math.fsum(part for part, _ in parts), list(parts[0][1])
+        for _, dense in parts[1:]:
+            for one, more in zip(total, dense, strict=True):
+                one += more
+        return loss, by_found, total
+
+    def _pool(self, texts: npt.NDArray[np.int64] | None) -> Pool:
+        return Pool(self.shape.pooling, self.dense, texts)
+
+    def _predict_block(self, found: Tensor, pool: Pool, out: npt.NDArray[np.float32]) -> None:
+        none = UnitDropout(0.0, 0, 0)
+
+        def work(first: int, last: int) -> None:
+            with torch.no_grad():
+                pooled = pool(found[pool.part(first, last)], first, last)
+                out[first:last] = self._network(pooled, none, first).numpy(force=True)
+
+        map_ranges(work, len(out), block=self._slice(out), threads=self._threads)
+
+    def _slice(self, batch: Sized) -> int:
+        """Return how many rows one thread works on; a device shares them out itself."""
+        return _SLICE if self._device.type == "cpu" else len(batch)
+
+    def _network(self, values: Tensor, dropout: UnitDropout, first: int) -> Tensor:
+        """Return logits [rows, classes] of pooled rows, of which the first has this number."""
+        activation = _ACTIVATIONS[self.shape.activation]
+        *hidden, head = self.shape.linear_layers()
+        for layer, name in enumerate(hidden):
+            values = dropout(values, layer=layer, first=first)
+            values = activation(
+                linear(values, self.dense[f"{name}_weight"], self.dense[f"{name}_bias"])
+            )
+        values = dropout(values, layer=len(hidden), first=first)
+        return linear(values, self.dense[f"{head}_weight"], self.dense[f"{head}_bias"])
 
 
-def _dense_adam(
-    parameters: Mapping[str, Tensor], regularisation: DANRegularisation
-) -> torch.optim.AdamW:
-    """Return torch's Adam over the dense layers, its state already there to be saved or loaded.
-
-    Biases do not decay.
-    """
-    weights = [value for name, value in parameters.items() if name.endswith("weight")]
-    biases = [value for name, value in parameters.items() if name.endswith("bias")]
-    adam = torch.optim.AdamW(
-        [
-            {"params": weights, "weight_decay": regularisation.weight_decay},
-            {"params": biases, "weight_decay": 0.0},
-        ],
-        betas=regularisation.betas,
-        eps=regularisation.epsilon,
-    )
-    for parameter in parameters.values():
-        adam.state[parameter] = {
-            "step": torch.zeros(()),
-            "exp_avg": torch.zeros_like(parameter, requires_grad=False),
-            "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
-        }
-    return adam
+def _start(shape: DANShape, seed: int) -> Arrays:
+    """Return the dense weights of a student that has learnt nothing yet."""
+    generator = update_generator(seed, 0, _DENSE)
+    found: Arrays = {}
+    for name, (outputs, inputs) in shape.linear_layers().items():
+        found[f"{name}_weight"] = _uniform(generator, outputs, inputs)
+        found[f"{name}_bias"] = np.zeros(outputs, np.float32)
+    for name, (outputs, inputs) in attention_weights(shape.pooling, shape.width).items():
+        found[name] = _uniform(generator, outputs, inputs)
+    return found
 
 
-def _uniform(generator: np.random.Generator, outputs: int, inputs: int) -> Tensor:
+def _uniform(generator: np.random.Generator, outputs: int, inputs: int) -> npt.NDArray[np.float32]:
     """Return a weight [outputs, inputs] that starts as torch's Linear: U(-1, 1) / sqrt(inputs)."""
     bound = inputs**-0.5
-    values = generator.uniform(-bound, bound, (outputs, inputs)).astype(np.float32)
-    return torch.from_numpy(values).requires_grad_()
-
-
-def _drop_features(bags: Bags, rate: float, generator: np.random.Generator) -> Bags:
-    """Return the bags without a random share of their occurrences."""
-    kept = generator.random(len(bags.rows), np.float32) >= rate
-    before = np.concatenate([[0], np.cumsum(kept)])
-    return Bags(bags.rows[kept], before[bags.offsets])
+    return generator.uniform(-bound, bound, (outputs, inputs)).astype(np.float32)

@@ -21,7 +21,10 @@ class TrainingRecipe:
         updates: Number of updates, instead of epochs (the paper: 1,000,000).
         warmup: Share of the updates over which the rate climbs from zero.
         decay: Of the rate after the warm-up: none, or linear to zero.
-        evaluate_every: Updates between two looks at ``dev``; every epoch where not given.
+        evaluate_every: Updates between two looks at ``dev``; every epoch where not given. Training
+            stands still meanwhile: the curve says which share of the time that takes.
+        patience: Looks at ``dev`` without a better one after which the run ends early; never where
+            not given.
 
     Raises:
         ConfigError: Neither or both of ``epochs`` and ``updates`` are given, or one is below 1.
@@ -34,11 +37,12 @@ class TrainingRecipe:
     warmup: float = 0.0
     decay: Decay = "none"
     evaluate_every: int | None = None
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.updates is None):
             raise ConfigError("give either the number of epochs or the number of updates")
-        for name in ("batch_size", "epochs", "updates", "evaluate_every"):
+        for name in ("batch_size", "epochs", "updates", "evaluate_every", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be 1 or more, not {value}")

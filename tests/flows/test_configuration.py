@@ -12,7 +12,7 @@ from helpers.tiny_task import run_config, write_toml
 from flows.config import DistillConfig, load_config, parse_config
 from sparsedistill.errors import ConfigError
 from tasks.presets import PRESETS
-from tasks.student import StudentConfig
+from tasks.student_config import StudentConfig
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").rglob("*.toml"))
 

@@ -80,7 +80,7 @@ def test_a_damaged_artifact_is_made_again_and_nothing_else(
     config = parse_config(run_config(own_data, own_store))
     store = ArtifactStore(own_store)
     shard = store.artifacts("features")[0]
-    path = own_store / "features" / shard.key / "features.parquet"
+    path = own_store / "features" / shard.key / "features.safetensors"
     good = path.read_bytes()
     path.chmod(0o644)
     path.write_bytes(good[:-10])
@@ -107,6 +107,7 @@ def test_progress_is_told_for_every_job_and_ends_at_one(own_data: Path, own_stor
             self.open: dict[str, float] = {}
             self.stages: list[str] = []
             self.cached = 0
+            self.looks: dict[str, list[float]] = {}
 
         def expect(self, stage, keys):
             self.stages.append(stage)
@@ -116,6 +117,11 @@ def test_progress_is_told_for_every_job_and_ends_at_one(own_data: Path, own_stor
             assert self.open[key] <= share + 1e-9
             assert share <= 1 + 1e-9
             self.open[key] = share
+
+        def measured(self, stage, key, label, figures):
+            assert stage == "student"
+            assert key in self.open
+            self.looks.setdefault(label, []).append(figures["dev_accuracy"])
 
         def finish(self, stage, key, *, cached):
             self.cached += cached
@@ -128,6 +134,12 @@ def test_progress_is_told_for_every_job_and_ends_at_one(own_data: Path, own_stor
     assert listener.open == {}
     assert listener.stages == list(result.outcomes)
     assert listener.cached == 30 - result.computed()
+    # Every look at dev was told when it was taken, and is in the curve.
+    assert set(listener.looks) == {"kd_private seed 0", "kd seed 0"}
+    for student in result.artifacts["student"][1:]:
+        label = f"{student.statistics['variant']} seed 0"
+        curve = [point["dev_accuracy"] for point in student.statistics["curve"]]  # type: ignore[union-attr]
+        assert listener.looks[label] == curve
 
 
 def test_results_are_delivered_as_whole_files(tiny_run: RunResult, tmp_path: Path):

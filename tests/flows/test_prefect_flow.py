@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -98,10 +99,11 @@ def task_runs(count: int) -> list[TaskRun]:
 
 
 def artifacts() -> dict[str, Any]:
-    """Data of the last flow run's artifacts, by key."""
+    """Data of the last flow run's artifacts, the newest of each key."""
     only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[last_flow_run().id]))
     with get_client(sync_client=True) as client:
-        return {one.key: one.data for one in client.read_artifacts(artifact_filter=only)}
+        found = client.read_artifacts(artifact_filter=only)
+    return {one.key: one.data for one in sorted(found, key=lambda one: one.created)}
 
 
 def model_of(result: RunResult) -> dict[str, bytes]:
@@ -125,6 +127,9 @@ def test_a_run_makes_everything_and_the_same_run_again_is_all_cached(
     stages = {name.replace("_", "-") for name, some in result.artifacts.items() if some}
     assert {key for key in found if key.endswith("-progress")} == {f"{s}-progress" for s in stages}
     assert {value for key, value in found.items() if key.endswith("-progress")} == {100}
+    looks = json.loads(found["student-curve"])
+    curve = result.artifacts["student"][0].statistics["curve"]
+    assert [look["dev_accuracy"] for look in looks] == [p["dev_accuracy"] for p in curve]
     assert "DAN (KD+FT)" in found["report"]
     assert "](data:image/" in found["report"]
 

@@ -16,9 +16,10 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sparsedistill import merging
 from sparsedistill.errors import ConfigError, DataError
 from sparsedistill.spill import Run
+from sparsedistill.tensor_files import write_tensors
 from sparsedistill.text.counting import NgramCounter
-from storage import Artifact, DamagedArtifactError, StoreFullError, read_table
-from tasks import corpus, counts
+from storage import Artifact, DamagedArtifactError, Recipe, StoreFullError, read_table
+from tasks import corpus, counts, features
 from tasks.features import read_features
 from tasks.shards import read_shard
 from tasks.vocabulary import read_vocabulary
@@ -271,3 +272,36 @@ def test_features_keep_the_first_max_ngrams(workshop: Workshop):
     )
     assert max(len(cut[row]) for row in range(len(cut))) == 3
     assert all(cut[row].tolist() == full[row][:3].tolist() for row in range(len(full)))
+
+
+def test_features_are_mapped_and_the_files_of_a_store_cannot_be_changed_through_them(
+    workshop: Workshop,
+):
+    shard = workshop.make("features")["features"][0]
+    ids, bags = read_features(shard)
+    for array in (ids, bags.rows, bags.offsets):
+        assert not array.flags.writeable
+        while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+            array = array.base
+        assert isinstance(array, np.memmap)
+
+
+@pytest.mark.parametrize(
+    ("ids", "offsets", "reason"),
+    [
+        ([1, 2], [0, 3], "2 ids but 1 bags"),
+        ([1], [0, 2], "must run from 0 to the number of rows, 3"),
+        ([1, 2, 3], [0, 3, 1, 3], "must ascend"),
+        ([1.0], [0, 3], "ids is F64"),
+    ],
+)
+def test_features_that_do_not_fit_together_are_damaged(
+    workshop: Workshop, ids: list[float], offsets: list[int], reason: str
+):
+    arrays = {"ids": np.array(ids), "offsets": np.array(offsets), "rows": np.zeros(3, np.int32)}
+    if arrays["ids"].dtype == np.int64:
+        arrays["ids"] = arrays["ids"].astype(np.uint64)
+    with workshop.store.create(Recipe("features", 0, {"made by": "a test"})) as writer:
+        write_tensors(writer.path(features.FILE), arrays)
+    with pytest.raises(DamagedArtifactError, match=reason):
+        read_features(writer.artifact)

@@ -19,7 +19,7 @@ from tasks.features import read_features
 from tasks.package import _refuse_bad_fold
 from tasks.report import REPORT_FILE, SUMMARY_FILE
 from tasks.shards import read_texts_of
-from tasks.student import read_student
+from tasks.student_file import FILE, read_student
 
 MODELS = ["tfidf_lr", "dan_scratch", "dan_kd_private", "dan_kd", "dan_kd_ft", "teacher"]
 SMALL = {"student": {"baselines": []}, "baseline": {"enabled": False}}
@@ -37,7 +37,7 @@ def test_the_packaged_model_answers_as_the_training_time_model_on_test(tiny_run:
     _, bags = read_features(made["features"][-1])
     chosen = {i.key for i in package.manifest.inputs["student"]}
     (student,) = (one for one in made["finetune"] if one.key in chosen)
-    logits = read_student(student).predict(bags)
+    logits = read_student(student.path(FILE)).predict(bags)
     truth = softmax(logits, temperature=float(package.statistics["temperature"]))
     np.testing.assert_allclose(classifier.predict_proba(list(test.texts)), truth, atol=1e-5)
     assert tuple(classifier.classes_) == LABELS

@@ -24,13 +24,14 @@ from safetensors.numpy import load_file
 from sparsedistill.students import DAN, DANShape
 from storage import Artifact, Recipe
 from tasks import corpus, dataset, features, logits, ngrams, package, vocabulary
-from tasks.student import write_student
+from tasks.student_file import FILE as STUDENT_FILE
+from tasks.student_file import write_student
 
 GOLDEN = {
     "corpus": (2, "dbb751ca63bcc758"),
     "corpus_shard": (1, "2650247962150560"),
     "dataset": (1, "aa5f4aaa73ef285e"),
-    "features": (2, "77e4e792a788bbbf"),
+    "features": (3, "802a6510d2f33286"),
     "logits": (1, "6edc36ef0125d5da"),
     "ngrams": (2, "8e092fa91a5eef0a"),
     "package": (2, "c95e7c486ab236de"),
@@ -100,7 +101,7 @@ def packaged(workshop: Workshop, made: dict[str, list[Artifact]]) -> Artifact:
         }
     )
     with workshop.store.create(Recipe("student", 0, {"made by": "a test"})) as writer:
-        write_student(student, writer)
+        write_student(student, writer.path(STUDENT_FILE))
         writer.statistics["dev_accuracy"] = 0.5
     train, dev, _ = made["dataset"]
     config = workshop.config(package={"keep_share": 0.5, "dtype": "int8"}).package

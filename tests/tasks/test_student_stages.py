@@ -14,7 +14,7 @@ from sparsedistill.metrics import accuracy
 from tasks import baseline
 from tasks.features import read_features
 from tasks.shards import read_shard
-from tasks.student import read_student
+from tasks.student_file import FILE, read_student
 
 SMALL = {"student": {"baselines": []}, "baseline": {"enabled": False}}
 
@@ -57,7 +57,7 @@ def test_a_student_says_how_its_training_went(stocked: Workshop):
 
 def test_the_stored_student_is_the_best_on_dev(stocked: Workshop):
     made = stocked.make("student")
-    student = read_student(made["student"][-1])
+    student = read_student(made["student"][-1].path(FILE))
     dev = read_shard(stocked.store, made["dataset"][1].as_input())
     _, bags = read_features(made["features"][-2])
     found = accuracy(dev.labels, student.predict(bags).argmax(axis=1))

@@ -1,0 +1,90 @@
+"""What the page of a flow run shows of work under way: Prefect artifacts, told by the jobs."""
+
+from __future__ import annotations
+
+import time
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from prefect.artifacts import (
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from tasks.progress import Figures
+
+_SECONDS_BETWEEN_UPDATES = 3.0
+_MOST_LOOKS = 200
+
+
+class ProgressArtifacts:
+    """One progress artifact a stage, and a table of the looks at ``dev`` of those that train."""
+
+    def __init__(self) -> None:
+        self._shares: dict[str, dict[str, float]] = {}
+        self._artifacts: dict[str, UUID] = {}
+        self._updated: dict[str, float] = {}
+        self._looks: dict[str, list[dict[str, Any]]] = {}
+        self._looks_shown: dict[str, int] = {}
+        self._shown: dict[str, float] = {}
+        self._lock = Lock()
+
+    def expect(self, stage: str, keys: Sequence[str]) -> None:
+        """Take note of a stage's jobs, all still to be done."""
+        if keys:
+            self._shares[stage] = dict.fromkeys(keys, 0.0)
+
+    def finish(self, stage: str, key: str, *, cached: bool) -> None:
+        """Take note that a job is done, or had been."""
+        del cached
+        self.advance(stage, key, 1.0)
+        with self._lock:
+            self._show_looks(stage)
+
+    def measured(self, stage: str, key: str, label: str, figures: Figures) -> None:
+        """Add a look at ``dev`` to the table of the stage."""
+        del key
+        with self._lock:
+            self._looks.setdefault(stage, []).append({"of": label, **figures})
+            if time.monotonic() - self._shown.get(stage, 0.0) >= _SECONDS_BETWEEN_UPDATES:
+                self._show_looks(stage)
+
+    def advance(self, stage: str, key: str, share: float) -> None:
+        """Take note of how far a job is; Prefect hears of it every few seconds."""
+        with self._lock:
+            self._advance(stage, key, share)
+
+    def _advance(self, stage: str, key: str, share: float) -> None:
+        shares = self._shares.get(stage)
+        if shares is None or key not in shares:
+            return
+        shares[key] = share
+        done = sum(shares.values()) / len(shares)
+        now = time.monotonic()
+        if done < 1 and now - self._updated.get(stage, 0.0) < _SECONDS_BETWEEN_UPDATES:
+            return
+        self._updated[stage] = now
+        percent = round(100 * done, 1)
+        if stage in self._artifacts:
+            update_progress_artifact(self._artifacts[stage], progress=percent)
+        else:
+            artifact = create_progress_artifact(
+                percent, key=f"{stage.replace('_', '-')}-progress", description=stage
+            )
+            self._artifacts[stage] = artifact  # type: ignore[assignment]
+
+    def _show_looks(self, stage: str) -> None:
+        looks = self._looks.get(stage, [])
+        if len(looks) == self._looks_shown.get(stage, 0):
+            return
+        self._looks_shown[stage], self._shown[stage] = len(looks), time.monotonic()
+        create_table_artifact(
+            key=f"{stage}-curve",
+            table=looks[-_MOST_LOOKS:],
+            description="Looks at dev as they came; the report draws them",
+        )

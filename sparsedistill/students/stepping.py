@@ -1,0 +1,79 @@
+"""What the students that are torch modules, or have dense layers, do alike in an update."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from sparsedistill.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
+
+
+def check_loss(loss: float, update: int) -> None:
+    """See that a batch's loss is a number.
+
+    Raises:
+        DataError: It is not; the message names the update.
+    """
+    if not math.isfinite(loss):
+        raise DataError(
+            f"the loss at update {update} is {loss}; a lower learning rate usually helps"
+        )
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Have torch work in the thread it is called from: a student shares the work out itself.
+
+    Two ways of sharing at once would have more threads than cores; and what torch's own threads sum
+    up comes out with other last bits where there is another number of them.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def dense_adam(
+    parameters: Mapping[str, Tensor],
+    *,
+    weight_decay: float,
+    betas: tuple[float, float],
+    epsilon: float,
+) -> torch.optim.AdamW:
+    """Return torch's Adam, its state already there to be saved or loaded.
+
+    Args:
+        parameters: Those named ``...bias`` do not decay.
+        weight_decay: Decoupled, of all others.
+        betas: Decay of the moments.
+        epsilon: Adam's.
+    """
+    biases = {name for name in parameters if name.endswith("bias")}
+    adam = torch.optim.AdamW(
+        [
+            {"params": [p for name, p in parameters.items() if name not in biases],
+             "weight_decay": weight_decay},
+            {"params": [parameters[name] for name in parameters if name in biases],
+             "weight_decay": 0.0},
+        ],
+        betas=betas,
+        eps=epsilon,
+        fused=True,
+    )  # fmt: skip
+    for parameter in parameters.values():
+        adam.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+            "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+        }
+    return adam
