@@ -24,15 +24,19 @@ MODEL_COLOURS = {
     "dan_kd": "#3d9bd6",
     "dan_kd_private": "#b7629a",
     "dan_scratch": "#c98a00",
+    "bilstm_kd": "#16886a",
+    "cnn_kd": "#6b4fa0",
     "tfidf_lr": "#7b8794",
 }
-_OTHER_COLOURS = ("#16886a", "#6b4fa0", "#8a6d3b", "#5b7f1e")
+_OTHER_COLOURS = ("#8a6d3b", "#5b7f1e")
 _SHAPES = {
     "teacher": "diamond",
     "dan_kd_ft": "circle",
     "dan_kd": "circle",
     "dan_kd_private": "triangle-up",
     "dan_scratch": "square",
+    "bilstm_kd": "triangle-right",
+    "cnn_kd": "triangle-down",
     "tfidf_lr": "cross",
 }
 # The shapes of Vega on a field from -1 to 1, for the marks beside words.
@@ -42,6 +46,8 @@ SHAPE_PATHS = {
     "cross": "M-.85-.3H-.3V-.85H.3V-.3H.85V.3H.3V.85H-.3V.3H-.85Z",
     "diamond": "M0-1L.8 0L0 1L-.8 0Z",
     "triangle-up": "M0-.85L.9.75H-.9Z",
+    "triangle-down": "M0 .85L.9-.75H-.9Z",
+    "triangle-right": "M.85 0L-.75 .9V-.9Z",
 }
 # Fonts of one width, so that what was measured when drawn is what the reader's browser shows.
 FONT = "Arial, Helvetica, 'Liberation Sans', Arimo, sans-serif"

@@ -139,6 +139,22 @@ def _add_pipeline_commands(commands: Commands) -> None:
     )
     _add_config(plan)
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
+    tune = _add(
+        commands, "tune", "flows.tune_command:tune", "find a student's settings by short runs"
+    )
+    _add_config(tune)
+    tune.add_argument("--minutes", type=float, default=10.0, help="for all runs (10)")
+    tune.add_argument("--learning-rates", type=float, nargs="+", metavar="RATE")
+    tune.add_argument("--batch-sizes", type=int, nargs="+", metavar="TEXTS")
+    tune.add_argument("--widths", type=int, nargs="+", metavar="COLUMNS")
+    tune.add_argument(
+        "--examples",
+        type=int,
+        default=50_000,
+        metavar="TEXTS",
+        help="of the shortest runs (50,000)",
+    )
+    tune.add_argument("--json", metavar="FILE", help="write all runs there")
     report = _add(commands, "report", "flows.run_commands:report", "draw a report page again")
     report.add_argument("summary", metavar="SUMMARY", help="summary.json of a run")
     report.add_argument("--out", metavar="FILE", default="report.html", help="page to write")

@@ -123,6 +123,24 @@ class DistillConfig(Table):
             raise ValueError("give either a [teacher] table or [logits] path, and not both")
         return self
 
+    @model_validator(mode="after")
+    def _tokens_to_read(self) -> DistillConfig:
+        if self.teacher is None and self.student.rivals:
+            raise ValueError(
+                "[student] rivals read the tokens of a teacher: give a [teacher] table in place of "
+                "[logits] path, or leave [[student.rivals]] out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _embeddings_to_start_from(self) -> DistillConfig:
+        if self.teacher is None and self.student.start == "teacher":
+            raise ValueError(
+                '[student] start = "teacher" needs a [teacher] table: with [logits] path there are '
+                'no embeddings to start from, so set start = "random"'
+            )
+        return self
+
 
 def load_config(
     path: str | Path, *, overrides: Sequence[str] = (), data: str | None = None
@@ -202,6 +220,8 @@ def _dotted(where: Sequence[str]) -> str:
 def _keys_of(where: Sequence[str]) -> list[str]:
     model: type[BaseModel] = DistillConfig
     for part in where:
+        if part.isdigit():  # a number in a list of tables
+            continue
         found = model.model_fields[part].annotation if part in model.model_fields else None
         inner = [found, *getattr(found, "__args__", ())]
         model = next(

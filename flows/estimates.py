@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flows.student_memory import check_student_memory
+from flows.student_memory import check_student_memory, rivals_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +120,9 @@ def _student(config: DistillConfig, rows: Rows) -> Need:
     memory = check_student_memory(
         config, rows=rows.vocabulary, examples=examples or 0, classes=rows.classes
     )
-    return Need(examples, runs * memory.table, memory.total)
+    rivals = rivals_memory(config, examples=examples or 0, classes=rows.classes)
+    disk = runs * memory.table + len(config.student.seeds) * sum(one.table for one in rivals)
+    return Need(examples, disk, max(one.total for one in (memory, *rivals)))
 
 
 def _finetune(config: DistillConfig, rows: Rows) -> Need:

@@ -165,6 +165,7 @@ class Pipeline:
         return student.jobs(
             self.config.student,
             vocabulary=made["vocabulary"][0],
+            texts=self.shards(made)[:-2],
             features=_by_part(made["features"]),
             logits=_by_part(made["logits"]),
             splits=_by_split(made["dataset"]),

@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sparsedistill.training.memory_plan import check_memory
+from sparsedistill.training.subword_memory import check_subword_memory
 
 if TYPE_CHECKING:
     from flows.config import DistillConfig
     from sparsedistill.training.memory_plan import MemoryPlan
 
+# Embeddings of a teacher of base size, and tokens of a text of its domain: a guess.
+_TOKENS, _TOKEN_WIDTH, _TOKENS_A_TEXT = 50_000, 768, 64
+
 
 def check_student_memory(
     config: DistillConfig, *, rows: int | None = None, examples: int = 0, classes: int = 2
 ) -> MemoryPlan:
-    """Return what training one student takes.
+    """Return what training one DAN takes.
 
     Args:
         config: Of the run.
@@ -36,3 +40,31 @@ def check_student_memory(
         budget=run.memory_of_students() if run.dask_address is None else None,
         at_once=min(run.workers, students),
     )
+
+
+def rivals_memory(config: DistillConfig, *, examples: int, classes: int) -> list[MemoryPlan]:
+    """Return about what training each rival takes; none is refused before its teacher is there.
+
+    Args:
+        config: Of the run.
+        examples: To train on, as far as they are known.
+        classes: Number of labels.
+    """
+    if config.teacher is None:
+        return []
+    plans = []
+    for rival in config.student.rivals:
+        longest = rival.max_length or config.teacher.max_length
+        plans.append(
+            check_subword_memory(
+                rival.network(rows=_TOKENS, width=_TOKEN_WIDTH, classes=classes),
+                rival.training(config.student),
+                batch_size=rival.batch_size,
+                tokens_a_text=min(longest, _TOKENS_A_TEXT),
+                longest=longest,
+                examples=examples,
+                threads=config.run.threads,
+                budget=None,
+            )
+        )
+    return plans

@@ -7,6 +7,7 @@ teacher. Where there are several seeds, figures are means over them.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from sparsedistill.classifier import Classifier
 from sparsedistill.compression.folding import fold
 from sparsedistill.compression.sizes import model_bytes
 from sparsedistill.errors import DataError
+from sparsedistill.students.tokens import token_ids
+from sparsedistill.teacher.checkpoint import load_tokenizer
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks import baseline, student_file
 from tasks.comparison import (
@@ -32,7 +35,7 @@ from tasks.features import read_features
 from tasks.logits import aligned_logits
 from tasks.shards import Texts, open_input, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
-from tasks.student_file import read_shape, read_student, read_weights
+from tasks.student_file import read_rival, read_shape, read_student, read_weights
 from tasks.teacher import MODEL_DIRECTORY
 from tasks.vocabulary import read_vocabulary
 
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from sparsedistill.bags import Bags
+    from sparsedistill.students import Student
     from storage import Artifact, Input
 
 KIND, VERSION = "evaluation", 5
@@ -51,15 +56,21 @@ TITLES = {
     "dan_kd_private": "DAN (KD), corpus only",
     "dan_kd": "DAN (KD)",
     "dan_kd_ft": "DAN (KD+FT)",
+    "bilstm_kd": "BiLSTM (KD)",
+    "cnn_kd": "CNN (KD)",
     "teacher": "teacher",
 }
-_MODEL_OF = {"scratch": "dan_scratch", "kd_private": "dan_kd_private", "kd": "dan_kd"}
+_DAN_OF = {"scratch": "dan_scratch", "kd_private": "dan_kd_private", "kd": "dan_kd"}
+_RIVAL_OF = {"kd_bilstm": "bilstm_kd", "kd_cnn": "cnn_kd"}
+MODEL_OF = {**_DAN_OF, **_RIVAL_OF}
 
 
 class EvaluationConfig(Table):
     """``[evaluation]``: what is measured, and on how much."""
 
-    teacher_texts: int = Field(256, ge=1, description="texts that the teacher's speed is taken on")
+    teacher_texts: int = Field(
+        256, ge=1, description="texts that the speed of the teacher and of rivals is taken on"
+    )
     examples: int = Field(12, ge=0, description="texts shown where student and teacher differ")
 
 
@@ -133,7 +144,9 @@ class _Evaluation:
         students = self._students()
         found = [self._score_baseline(one) for one in self._all("baseline")]
         for number, (model, artifacts) in enumerate(students.items()):
-            found.append(self._score_student(model, artifacts))
+            over_tokens = model in _RIVAL_OF.values()
+            score_of = self._score_rival if over_tokens else self._score_student
+            found.append(score_of(model, artifacts))
             progress(0.6 * (number + 1) / len(students))
         if np.isfinite(self._teacher_logits).all():
             found.append(self._score_teacher())
@@ -163,7 +176,7 @@ class _Evaluation:
         """Return the students by model name, the seeds of each together."""
         found: dict[str, list[Artifact]] = {}
         for artifact in self._all("student"):
-            found.setdefault(_MODEL_OF[str(artifact.statistics["variant"])], []).append(artifact)
+            found.setdefault(MODEL_OF[str(artifact.statistics["variant"])], []).append(artifact)
         found["dan_kd_ft"] = self._all("finetune")
         return found
 
@@ -193,6 +206,24 @@ class _Evaluation:
                 predicted = [deployed.predict_proba(self._texts).argmax(axis=1)]
         return self._score(model, predicted, speed_of(deployed.predict, self._texts), size)
 
+    def _score_rival(self, model: str, artifacts: Sequence[Artifact]) -> ModelScore:
+        (teacher,) = self._all("teacher")
+        tokenizer = load_tokenizer(teacher.directory() / MODEL_DIRECTORY)
+        longest: Any = artifacts[0].manifest.config["max_length"]
+        students = [
+            read_rival(artifact.path(student_file.FILE), threads=self._threads)
+            for artifact in artifacts
+        ]
+
+        def answer(student: Student[Bags, Any], texts: list[str]) -> npt.NDArray[np.int64]:
+            tokens = token_ids(texts, tokenizer, max_length=longest)
+            labels: npt.NDArray[np.int64] = student.predict(tokens).argmax(axis=1)
+            return labels
+
+        predicted = [answer(student, self._texts) for student in students]
+        speed = speed_of(partial(answer, students[0]), self._some_texts(), passes=2)
+        return self._score(model, predicted, speed, artifacts[0].entry(student_file.FILE).bytes)
+
     def _score_baseline(self, artifact: Artifact) -> ModelScore:
         predicted = load_file(artifact.path(baseline.FILE))["test"]
         statistics: Mapping[str, Any] = artifact.statistics
@@ -218,9 +249,13 @@ class _Evaluation:
                 max_length=maximum, threads=self._threads, precision=precision
             ),
         )
+        return speed_of(teacher.logits, self._some_texts(), passes=2)
+
+    def _some_texts(self) -> list[str]:
+        """Return the texts that slow models are timed on, evenly from all."""
         wanted = int(self._settings["teacher_texts"])  # type: ignore[arg-type]
         step = max(1, len(self._texts) // wanted)
-        return speed_of(teacher.logits, self._texts[::step][:wanted], passes=2)
+        return self._texts[::step][:wanted]
 
     def _score(
         self,

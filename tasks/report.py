@@ -151,7 +151,7 @@ def _covered(made: Mapping[str, Sequence[Artifact]]) -> float | None:
 def _curves(students: Sequence[Artifact]) -> list[dict[str, Any]]:
     return [
         {
-            "model": f"dan_{artifact.statistics['variant']}",
+            "model": evaluation.MODEL_OF[str(artifact.statistics["variant"])],
             "seed": artifact.statistics["seed"],
             "best_update": artifact.statistics["best_update"],
             "points": artifact.statistics["curve"],

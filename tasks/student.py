@@ -4,7 +4,11 @@ One artifact is one variant with one seed:
 
 * ``kd``: imitates the teacher on the corpus and on ``train`` (the paper's DAN (KD));
 * ``kd_private``: on the corpus alone, as where ``train`` may not leave its house;
-* ``scratch``: learns the labels of ``train`` and sees no teacher.
+* ``scratch``: learns the labels of ``train`` and sees no teacher, but for the embeddings that all
+  start from where ``start`` says so.
+
+Those are DANs. ``kd_bilstm`` and ``kd_cnn`` are their rivals (``tasks.rivals``), which learn what
+``kd`` learns.
 """
 
 from __future__ import annotations
@@ -15,33 +19,44 @@ from typing import TYPE_CHECKING, Any
 from sparsedistill.class_weights import class_weights
 from sparsedistill.objectives import objective
 from sparsedistill.students import DAN
+from sparsedistill.students.tokens import teacher_embeddings
+from sparsedistill.teacher.checkpoint import load_tokenizer
 from sparsedistill.training.loop import Checkpointing, fit
 from sparsedistill.training.memory_plan import check_memory
+from sparsedistill.training.starts import start_from_teacher
 from storage import ArtifactStore, ArtifactWriter, Recipe
+from tasks import rivals
 from tasks.logits import check_alignment, check_given
 from tasks.progress import measured
 from tasks.shards import open_input, read_shard
 from tasks.stage import Job, Made, Progress, Stage, single_input
 from tasks.student_config import StudentConfig
-from tasks.student_examples import labelled_examples, taught_examples
+from tasks.student_examples import Data, Setup, check_vocabulary, labelled_examples, taught_examples
 from tasks.student_file import FILE, write_student
+from tasks.teacher import MODEL_DIRECTORY
+from tasks.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sparsedistill.bag_source import MappedBags
     from sparsedistill.objectives import Objective
+    from sparsedistill.students import DANShape, Student
     from sparsedistill.training.loop import Examples, TrainingResult
     from storage import Input
+    from tasks.shards import TextShard
     from tasks.student_config import Variant
 
-KIND, VERSION = "student", 2
+    Inputs = dict[str, tuple[Input, ...]]
+
+KIND, VERSION = "student", 3
 
 
 def jobs(
     config: StudentConfig,
     *,
     vocabulary: Made,
+    texts: Sequence[TextShard],
     features: Mapping[str, Sequence[Made]],
     logits: Mapping[str, Sequence[Made]],
     splits: Mapping[str, Made],
@@ -50,23 +65,37 @@ def jobs(
     memory: int,
     threads: int,
 ) -> list[Job]:
-    """Return one job for each variant and seed, the baselines first.
+    """Return one job for each variant and seed: the baselines, the distilled DAN, its rivals.
 
     Args:
         config: The table ``[student]``.
         vocabulary: Its size is the table's.
+        texts: Shards of the corpus, then ``train``: what rivals read.
         features: Of ``corpus`` (one a shard), ``train``, ``dev``.
         logits: Of ``corpus``, ``train`` and ``dev``, in the same order.
         splits: ``train`` and ``dev`` with their labels.
-        teacher: Whose accuracy on ``dev`` the stored logits must reproduce; None for given logits.
+        teacher: Whose accuracy on ``dev`` the stored logits must reproduce, and whose embeddings
+            a table may start from; None for given logits.
         alignment_tolerance: By how much they may miss it.
         memory: Bytes that a student may take.
         threads: Of the kernels and of torch.
     """
+    runtime = {
+        "config": config.model_dump(mode="json"),
+        "threads": threads,
+        "memory": memory,
+        "alignment_tolerance": alignment_tolerance,
+    }
+
+    def job(variant: str, seed: int, settings: dict[str, Any], inputs: Inputs) -> Job:
+        named = {"variant": variant, "seed": seed, **settings}
+        recipe = Recipe(KIND, VERSION, config=named, inputs=inputs)
+        return Job(recipe, runtime, label=f"{variant} seed {seed}")
+
     found = []
     for variant in (*config.baselines, "kd"):
         for seed in config.seeds:
-            inputs = {
+            inputs: Inputs = {
                 "vocabulary": (vocabulary.as_input(),),
                 "dev": (splits["dev"].as_input(),),
                 "dev_features": _inputs(features["dev"]),
@@ -84,64 +113,49 @@ def jobs(
                 }
                 if config.label_share and variant == "kd":
                     inputs |= {"train": (splits["train"].as_input(),)}
-            recipe = Recipe(KIND, VERSION, config=_settings(config, variant, seed), inputs=inputs)
-            runtime = {
-                "config": config.model_dump(mode="json"),
-                "threads": threads,
-                "memory": memory,
-                "alignment_tolerance": alignment_tolerance,
-            }
-            found.append(Job(recipe, runtime, label=f"{variant} seed {seed}"))
+            if config.start == "teacher" and teacher:
+                inputs |= {"teacher": (teacher.as_input(),)}
+            found.append(job(variant, seed, _settings(config, variant), inputs))
+    if teacher is None:
+        return found
+    for rival in config.rivals:
+        settings = {**rivals.settings(rival, config, teacher), **_goal(config, "kd")}
+        inputs = rivals.inputs(texts, logits, splits, teacher, labelled=config.label_share > 0)
+        found += [job(rival.variant, seed, settings, inputs) for seed in config.seeds]
     return found
 
 
 def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Progress) -> None:
     """Train one student and keep its best weights."""
     config = StudentConfig.model_validate(job.runtime["config"])
-    variant: Variant = job.recipe.config["variant"]  # type: ignore[assignment]
-    seed = int(job.recipe.config["seed"])  # type: ignore[arg-type]
-    vocabulary = open_input(store, single_input(job.recipe, "vocabulary"))
-    rows = int(vocabulary.statistics["rows"])  # type: ignore[arg-type]
-    if variant != "scratch":
+    named, seed = job.recipe.config["variant"], int(job.recipe.config["seed"])  # type: ignore[arg-type]
+    if named != "scratch":
         _check(job, store)
-    examples = _examples(job, store, rows)
-    dev_input = single_input(job.recipe, "dev")
-    dev = labelled_examples(
-        store, dev_input, single_input(job.recipe, "dev_features"), vocabulary_rows=rows
-    )
-    classes = len(read_shard(store, dev_input).label_names)
-    shape, training = config.shape(rows=rows, classes=classes), config.student_training()
-    memory = check_memory(
-        shape,
-        training,
-        batch_size=config.training(variant).batch_size,
-        examples=len(examples),
-        budget=job.runtime["memory"],
-    )
-    student = DAN(
-        shape,
-        training=training,
-        seed=seed,
-        threads=job.runtime["threads"],
-    )
+    rival = next((one for one in config.rivals if one.variant == named), None)
+    variant: Variant = "kd" if rival else named  # type: ignore[assignment]
+    if rival:
+        setup = rivals.prepare(rival, job, store, config)
+    else:
+        setup = prepare_dan(job, store, config, variant)
+    student: Student[MappedBags, Any] = setup.student
     result = fit(
         student,
-        examples,
-        _objective(config, variant, examples, classes),
-        config.training(variant),
-        dev=dev,
+        setup.examples,
+        objective_of(config, variant, setup.examples, setup.classes),
+        setup.recipe,
+        dev=setup.dev,
         seed=seed,
         checkpointing=Checkpointing(store.workspace(job.recipe)),
         progress=lambda done, total: progress(done / total),
         watch=lambda point: measured(KIND, job.recipe.key, job.label, asdict(point)),
     )
-    write_student(student, writer.path(FILE))
+    write_student(setup.student, writer.path(FILE))
     writer.statistics.update(
         **training_statistics(result),
-        variant=variant,
+        variant=named,
         seed=seed,
-        examples=len(examples),
-        memory=asdict(memory),
+        examples=len(setup.examples),
+        memory=asdict(setup.memory),
     )
 
 
@@ -158,6 +172,48 @@ def training_statistics(result: TrainingResult) -> dict[str, Any]:
     }
 
 
+def prepare_dan(job: Job, store: ArtifactStore, config: StudentConfig, variant: Variant) -> Setup:
+    """Return a DAN, and what it learns from."""
+    data = read_data(job, store)
+    shape = config.shape(rows=data.rows, classes=data.classes)
+    recipe = config.training(variant)
+    memory = check_memory(
+        shape,
+        config.student_training(),
+        batch_size=recipe.batch_size,
+        examples=len(data.examples),
+        budget=job.runtime["memory"],
+    )
+    student = make_dan(job, store, config, shape)
+    return Setup(student, data.examples, data.dev, recipe, memory, data.classes)
+
+
+def read_data(job: Job, store: ArtifactStore) -> Data:
+    """Return what the job's DAN learns from."""
+    vocabulary = single_input(job.recipe, "vocabulary")
+    rows = int(open_input(store, vocabulary).statistics["rows"])  # type: ignore[arg-type]
+    inputs = job.recipe.inputs
+    check_vocabulary(store, (*inputs["features"], *inputs["dev_features"]), vocabulary)
+    split = single_input(job.recipe, "dev")
+    features = single_input(job.recipe, "dev_features")
+    dev = labelled_examples(store, split, features, vocabulary_rows=rows)
+    classes = len(read_shard(store, split).label_names)
+    return Data(_examples(job, store, rows), dev, rows, classes)
+
+
+def make_dan(job: Job, store: ArtifactStore, config: StudentConfig, shape: DANShape) -> DAN:
+    """Return a DAN before its first update."""
+    student = DAN(
+        shape,
+        training=config.student_training(),
+        seed=int(job.recipe.config["seed"]),  # type: ignore[arg-type]
+        threads=job.runtime["threads"],
+    )
+    if config.start == "teacher":
+        _start_from_teacher(student, job, store)
+    return student
+
+
 def _examples(job: Job, store: ArtifactStore, rows: int) -> Examples[MappedBags]:
     """Return what the job's student learns from."""
     inputs = job.recipe.inputs
@@ -169,11 +225,12 @@ def _examples(job: Job, store: ArtifactStore, rows: int) -> Examples[MappedBags]
         inputs["features"],
         inputs["logits"],
         vocabulary_rows=rows,
+        whole=bool(inputs["teacher"]),
         train=single_input(job.recipe, "train") if "train" in inputs else None,
     )
 
 
-def _objective(
+def objective_of(
     config: StudentConfig, variant: Variant, examples: Examples[MappedBags], classes: int
 ) -> Objective:
     """Return what a variant is asked for; ``examples`` have the labels that classes weigh by."""
@@ -188,28 +245,45 @@ def _objective(
     )
 
 
+def _start_from_teacher(student: DAN, job: Job, store: ArtifactStore) -> None:
+    teacher = open_input(store, single_input(job.recipe, "teacher")).directory() / MODEL_DIRECTORY
+    start_from_teacher(
+        student.table,
+        read_vocabulary(open_input(store, single_input(job.recipe, "vocabulary"))),
+        tokenizer=load_tokenizer(teacher),
+        embeddings=teacher_embeddings(teacher),
+        scale=student.shape.init_scale,
+        seed=int(job.recipe.config["seed"]),  # type: ignore[arg-type]
+        threads=job.runtime["threads"],
+    )
+
+
 def _inputs(made: Sequence[Made]) -> tuple[Input, ...]:
     return tuple(one.as_input() for one in made)
 
 
-def _settings(config: StudentConfig, variant: Variant, seed: int) -> dict[str, Any]:
-    """Return what of the config decides this student."""
+def _settings(config: StudentConfig, variant: Variant) -> dict[str, Any]:
+    """Return what of the config decides a DAN, beside its seed."""
     shape = asdict(config.shape(rows=0, classes=0))
     del shape["rows"], shape["classes"]  # those of the inputs
+    return {
+        "start": config.start,
+        **shape,
+        **_goal(config, variant),
+        **asdict(config.training(variant)),
+        **asdict(config.student_training()),
+    }
+
+
+def _goal(config: StudentConfig, variant: Variant) -> dict[str, Any]:
+    """Return what of the config decides what a variant is asked for."""
     labels = {"class_weights": config.class_weights}
     goal: dict[str, Any] = {"objective": "hard", **labels}
     if variant != "scratch":
         goal = {"objective": config.objective, "temperature": config.temperature}
     if variant == "kd" and config.label_share:
         goal |= {"label_share": config.label_share, **labels}
-    return {
-        "variant": variant,
-        "seed": seed,
-        **shape,
-        **goal,
-        **asdict(config.training(variant)),
-        **asdict(config.student_training()),
-    }
+    return goal
 
 
 def _check(job: Job, store: ArtifactStore) -> None:

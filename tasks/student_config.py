@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sparsedistill.objectives import ObjectiveName
 from sparsedistill.students import DANShape, StudentTraining
 from sparsedistill.training.recipe import Decay, TrainingRecipe
 from sparsedistill.training.table import SecondMoment, TableType
 from tasks.presets import PRESETS, PresetName
+from tasks.rivals import RivalConfig
 from tasks.stage import Table
 
 Variant = Literal["kd", "kd_private", "scratch"]
@@ -29,6 +30,9 @@ class StudentConfig(Table):
     activation: Literal["relu", "tanh"]
     table_type: TableType = Field("float32", description="bfloat16 takes half the room")
     init_scale: float = Field(gt=0, description="standard deviation of the embeddings' start")
+    start: Literal["random", "teacher"] = Field(
+        "random", description="of the embeddings: teacher is the mean of its own, by n-gram"
+    )
     objective: ObjectiveName
     temperature: float = Field(gt=0)
     epochs: int | None = Field(ge=1)
@@ -48,6 +52,9 @@ class StudentConfig(Table):
     epsilon: float = Field(gt=0)
     baselines: tuple[Variant, ...] = Field(
         ("scratch", "kd_private"), description="students trained only to be compared with"
+    )
+    rivals: tuple[RivalConfig, ...] = Field(
+        (), description="of other architectures over subwords, to be compared with too"
     )
     scratch_epochs: int = Field(ge=1, description="of the baseline that sees no teacher")
     scratch_batch_size: int = Field(ge=1)
@@ -73,6 +80,14 @@ class StudentConfig(Table):
         if given.get("epochs") is not None and "updates" not in given:
             preset["updates"] = None
         return {**preset, **given}
+
+    @field_validator("rivals")
+    @classmethod
+    def _one_of_each(cls, rivals: tuple[RivalConfig, ...]) -> tuple[RivalConfig, ...]:
+        names = [rival.architecture for rival in rivals]
+        if len(set(names)) < len(names):
+            raise ValueError("give one of each architecture; other sizes are for another run")
+        return rivals
 
     @model_validator(mode="after")
     def _one_length(self) -> StudentConfig:

@@ -1,10 +1,12 @@
-"""What students learn from: the bags of mapped feature shards, and what is said of each.
+"""What students learn from: the bags of mapped shards, and what is said of each.
 
-Features and logits of a shard are joined by row id; a row without logits is left out.
+Bags (of n-grams or of tokens) and logits of a shard are joined by row id. A teacher labels every
+row; of logits that were given, those that are missing leave their rows out.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,18 +24,90 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from sparsedistill.bags import Bags
+    from sparsedistill.students import DAN
+    from sparsedistill.students.subwords import SubwordStudent
+    from sparsedistill.training.memory_plan import MemoryPlan
+    from sparsedistill.training.recipe import TrainingRecipe
     from storage import ArtifactStore, Input
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a DAN learns from.
+
+    Attributes:
+        examples: To learn from.
+        dev: To be measured on.
+        rows: Of the vocabulary.
+        classes: Number of labels.
+    """
+
+    examples: Examples[MappedBags]
+    dev: Examples[MappedBags]
+    rows: int
+    classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A student before its first update, and all that it is trained on.
+
+    Attributes:
+        student: Freshly made.
+        examples: To learn from.
+        dev: To be measured on.
+        recipe: Schedule.
+        memory: What it takes.
+        classes: Number of labels.
+    """
+
+    student: DAN | SubwordStudent
+    examples: Examples[MappedBags]
+    dev: Examples[MappedBags]
+    recipe: TrainingRecipe
+    memory: MemoryPlan
+    classes: int
+
+
+def check_vocabulary(store: ArtifactStore, features: Sequence[Input], vocabulary: Input) -> None:
+    """See that the rows of features are those of a vocabulary.
+
+    Raises:
+        DataError: They are another's.
+    """
+    for one in features:
+        (used,) = open_input(store, one).manifest.inputs["vocabulary"]
+        if used.digest != vocabulary.digest:
+            raise DataError(
+                f"features/{one.key} were made with vocabulary/{used.key}, but the student is to "
+                f"be trained with vocabulary/{vocabulary.key}: their rows mean other n-grams"
+            )
 
 
 def labelled_examples(
     store: ArtifactStore, split: Input, features: Input, *, vocabulary_rows: int
 ) -> Examples[MappedBags]:
     """Return the texts of a split and their labels."""
-    texts = read_shard(store, split)
     _, bags = read_features(open_input(store, features))
+    return labelled_bags(store, split, bags, rows=vocabulary_rows)
+
+
+def labelled_bags(
+    store: ArtifactStore, split: Input, bags: Bags, *, rows: int
+) -> Examples[MappedBags]:
+    """Return bags of a split's texts, in their order, and the texts' labels.
+
+    Args:
+        store: Has the split.
+        split: With labels.
+        bags: Of its texts.
+        rows: Of the student's table.
+    """
+    texts = read_shard(store, split)
     if texts.labels is None:
         raise DataError("a split has no labels: make the dataset again")
-    source = MappedBags([BagPart(bags)], vocabulary_rows=vocabulary_rows)
+    source = MappedBags([BagPart(bags)], vocabulary_rows=rows)
     return Examples(source, Targets(labels=texts.labels))
 
 
@@ -43,6 +117,7 @@ def taught_examples(
     logits: Sequence[Input],
     *,
     vocabulary_rows: int,
+    whole: bool,
     train: Input | None = None,
 ) -> Examples[MappedBags]:
     """Return texts and what the teacher says of them.
@@ -52,29 +127,58 @@ def taught_examples(
         features: A shard each.
         logits: Of the same shards.
         vocabulary_rows: Of the student's table.
+        whole: Whether every text must have logits; else those without are left out.
         train: Where given, the texts of the last shard, whose labels are wanted too; those of all
             others are -1.
 
     Raises:
-        DataError: No row has logits.
+        DataError: No row has logits, or not every one that must.
+    """
+    shards = [read_features(open_input(store, one)) for one in features]
+    return taught_bags(store, shards, logits, rows=vocabulary_rows, whole=whole, train=train)
+
+
+def taught_bags(
+    store: ArtifactStore,
+    shards: Sequence[tuple[npt.NDArray[np.uint64], Bags]],
+    logits: Sequence[Input],
+    *,
+    rows: int,
+    whole: bool,
+    train: Input | None = None,
+) -> Examples[MappedBags]:
+    """Return bags and what the teacher says of their texts; see ``taught_examples``.
+
+    Args:
+        store: Has the logits.
+        shards: Ids uint64 [rows] and bags of each.
+        logits: Of the same shards.
+        rows: Of the student's table.
+        whole: Whether every text must have logits.
+        train: The texts of the last shard, where their labels are wanted too.
     """
     parts, targets, labels = [], [], []
-    for number, (feature_input, logit_input) in enumerate(zip(features, logits, strict=True)):
-        ids, bags = read_features(open_input(store, feature_input))
+    for number, ((ids, bags), logit_input) in enumerate(zip(shards, logits, strict=True)):
         logit_ids, values = read_logits(open_input(store, logit_input))
         where = positions(ids, logit_ids)
-        rows = np.flatnonzero(where >= 0)
-        parts.append(BagPart(bags, None if len(rows) == len(ids) else rows))
-        targets.append(values[where[rows]])
-        known = train if number == len(features) - 1 else None
-        labels.append(_labels(store, known, ids[rows]))
+        known = np.flatnonzero(where >= 0)
+        if whole and not len(known) == len(ids) == len(logit_ids):
+            raise DataError(
+                f"shard {number} has features of {len(ids):,} texts, but logits/{logit_input.key} "
+                f"are of {len(logit_ids):,}, {len(known):,} of them the same: "
+                "`sparsedistill store verify --remove` has what is damaged made again"
+            )
+        parts.append(BagPart(bags, None if len(known) == len(ids) else known))
+        targets.append(values[where[known]])
+        labelled = train if number == len(shards) - 1 else None
+        labels.append(_labels(store, labelled, ids[known]))
     joined: npt.NDArray[np.float32] = np.concatenate(targets)
     if len(joined) == 0:
         raise DataError(
             "no row of the corpus has logits: the files of [logits] path hold none of its texts"
         )
     return Examples(
-        MappedBags(parts, vocabulary_rows=vocabulary_rows),
+        MappedBags(parts, vocabulary_rows=rows),
         Targets(logits=joined, labels=None if train is None else np.concatenate(labels)),
     )
 

@@ -1,13 +1,18 @@
-"""The file of a student: its weights, and in the metadata its shape. Loading it runs nothing."""
+"""The file of a student: its weights, and in the metadata which student it is and its sizes.
+
+Loading it runs nothing.
+"""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from sparsedistill.errors import ModelFileError
 from sparsedistill.students import DAN, DANShape
+from sparsedistill.students.registry import from_metadata, to_metadata
+from sparsedistill.students.subwords import SubwordStudent
 from sparsedistill.tensor_files import read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -15,37 +20,56 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from sparsedistill.students import StudentTraining
+    from sparsedistill.bag_source import BagSource
+    from sparsedistill.students import Student, StudentTraining
+    from sparsedistill.students.registry import Shape, StudentKind
 
 FILE = "student.safetensors"
 
 
-def write_student(student: DAN, path: Path) -> None:
-    """Write a student's weights and shape."""
-    shape = json.dumps(student.shape.to_json(), sort_keys=True)
-    write_tensors(path, student.weights(), metadata={"shape": shape})
+def write_student(student: DAN | SubwordStudent, path: Path) -> None:
+    """Write a student's weights, and which one it is."""
+    shape = student.network if isinstance(student, SubwordStudent) else student.shape
+    write_tensors(path, student.weights(), metadata=to_metadata(shape))
 
 
 def read_shape(path: Path) -> DANShape:
-    """Return the shape of a student that was written."""
-    with safe_open(path, framework="numpy") as file:
-        return DANShape(**json.loads(file.metadata()["shape"]))
+    """Return the shape of a DAN that was written.
+
+    Raises:
+        ModelFileError: The file is damaged, or holds another student.
+    """
+    _, shape = _described(path)
+    if not isinstance(shape, DANShape):
+        name = to_metadata(shape)["architecture"]
+        raise ModelFileError(
+            f"{path}: holds a {name}, which reads no n-grams: only a dan can be fine-tuned, folded "
+            "or packaged"
+        )
+    return shape
 
 
 def read_weights(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Map a student's weights.
+    """Map the weights of a student of any kind.
 
     They may be changed: that copies the pages it happens on, and leaves the file as it is.
+
+    Raises:
+        ModelFileError: The file is damaged, or does not say what it holds.
     """
-    return read_tensors(path, read_shape(path).weights(), writable=True)
+    _, shape = _described(path)
+    return read_tensors(path, shape.weights(), writable=True)
 
 
 def read_student(
     path: Path, *, training: StudentTraining | None = None, seed: int = 0, threads: int = 1
 ) -> DAN:
-    """Return a student as it was written, ready to predict, or to be trained further.
+    """Return a DAN as it was written, ready to predict, or to be trained further.
 
     Its table is mapped: what is not looked at is not read.
+
+    Raises:
+        ModelFileError: The file is damaged, or holds another student.
     """
     return DAN(
         read_shape(path),
@@ -54,3 +78,28 @@ def read_student(
         threads=threads,
         weights=read_weights(path),
     )
+
+
+def read_rival(path: Path, *, threads: int = 1) -> Student[BagSource, Any]:
+    """Return a student over subwords as it was written, ready to predict from tokens.
+
+    Raises:
+        ModelFileError: The file is damaged, or holds a student over n-grams.
+    """
+    kind, shape = _described(path)
+    if kind.reads != "tokens":
+        raise ModelFileError(f"{path}: holds a student over {kind.reads}, not over tokens")
+    return kind.make(shape, threads=threads, weights=read_weights(path))
+
+
+def _described(path: Path) -> tuple[StudentKind, Shape]:
+    """Return which student a file holds."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: not a whole safetensors file: {error!s:.200}") from error
+    try:
+        return from_metadata(metadata)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparsedistill.errors import DataError
 from sparsedistill.folded import FoldedModel
 from sparsedistill.training.row_types import BFLOAT16, from_bfloat16
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sparsedistill.vocabulary import Vocabulary
 
 _BLOCK_ROWS = 8192
+_WEIGHTS = {"table", "hidden_weight", "hidden_bias", "head_weight", "head_bias"}
 
 
 def fold(
@@ -33,7 +35,7 @@ def fold(
     activation: Activation,
     max_ngrams: int,
 ) -> FoldedModel:
-    """Fold the first linear layer of a DAN into its table.
+    """Fold the first linear layer of a DAN over the mean of its n-grams into its table.
 
     Args:
         weights: ``table`` (float32, or bfloat16 as uint16), ``hidden_weight``, ``hidden_bias``,
@@ -42,7 +44,16 @@ def fold(
         labels: Names of the classes.
         activation: After the hidden layer.
         max_ngrams: Known n-grams of a text that count.
+
+    Raises:
+        DataError: There are more layers, or a pooling with weights of its own.
     """
+    more = sorted(set(weights) - _WEIGHTS)
+    if more:
+        raise DataError(
+            f"a student with {', '.join(more)} cannot be folded: "
+            "only one with a single hidden layer over the mean can"
+        )
     table, hidden_weight = weights["table"], weights["hidden_weight"]
     folded = np.empty((len(table), len(hidden_weight)), np.float32)
     for start in range(0, len(table), _BLOCK_ROWS):

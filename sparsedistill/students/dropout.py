@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from sparsedistill.jit import kernel
-from sparsedistill.text.kernels import finalise
+from sparsedistill.text import oracle
+from sparsedistill.text.kernels import FINAL_1, FINAL_2, finalise
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -48,11 +49,43 @@ class UnitDropout:
         """
         if not self.rate:
             return values
-        kept = np.empty(tuple(values.shape), np.float32)
         limit = round(self.rate * _ALL)
         scale = np.float32(_ALL / (_ALL - limit))
+        if values.device.type != "cpu":
+            return values * (self._drawn(values, layer, first) >= limit) * float(scale)
+        kept = np.empty(tuple(values.shape), np.float32)
         _fill(kept, self.seed, self.update, layer, first, limit, scale)
-        return values * torch.from_numpy(kept).to(values.device)
+        return values * torch.from_numpy(kept)
+
+    def _drawn(self, values: Tensor, layer: int, first: int) -> Tensor:
+        """Return what ``_fill`` compares with the limit, int64 [rows, units], on their device."""
+        rows, units = values.shape
+        seed = oracle.finalise(self.seed + int(_SEED) & oracle.MASK)
+        key = oracle.finalise(oracle.finalise(seed ^ self.update) ^ layer)
+
+        def numbers(*span: int) -> Tensor:
+            return torch.arange(*span, device=values.device)
+
+        keys = _finalised(numbers(first, first + rows) ^ _signed(key))
+        chances = _finalised(keys[:, None] + numbers(0, units, _PARTS))
+        drawn = chances[:, :, None] >> numbers(0, _PARTS) * int(_BITS) & _ALL - 1
+        return drawn.reshape(rows, -1)[:, :units]
+
+
+def _finalised(values: Tensor) -> Tensor:
+    """Return the ``finalise`` of uint64 as int64, which is multiplied modulo 2**64 as well."""
+    for shift, factor in ((30, FINAL_1), (27, FINAL_2)):
+        values = (values ^ _shifted(values, shift)) * _signed(int(factor))
+    return values ^ _shifted(values, 31)
+
+
+def _shifted(values: Tensor, by: int) -> Tensor:
+    """Return int64 shifted to the right as if it had no sign."""
+    return values >> by & (1 << 64 - by) - 1
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
 
 
 @kernel

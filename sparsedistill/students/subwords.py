@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sparsedistill.targets import Targets
 
 _DENSE = 4
-_SLICE = 16
+SLICE = 16
 _PREDICT_TEXTS = 1024
 
 
@@ -138,7 +138,7 @@ class TokenBatch:
     def slices(self) -> Iterator[tuple[int, int]]:
         """Yield the (first, last + 1) texts that go through the network together."""
         texts = len(self.order)
-        return ((first, min(first + _SLICE, texts)) for first in range(0, texts, _SLICE))
+        return ((first, min(first + SLICE, texts)) for first in range(0, texts, SLICE))
 
 
 class SubwordStudent:

@@ -172,5 +172,6 @@ def update_rows(
                 v = beta2 * second[k] + rest2 * g * g
                 first[k] = m
                 second[k] = v
-                moved = kept * number(weights[k]) - step * m / (np.sqrt(v) + epsilon)
-                put(weights, k, moved, key)
+                # Not `/`, whose check for zero keeps the loop from being done eight at a time.
+                moved = np.divide(step * m, np.sqrt(v) + epsilon)
+                put(weights, k, kept * number(weights[k]) - moved, key)

@@ -61,10 +61,12 @@ def train_in_processes(
             return fit(student, examples, objective, recipe, dev=dev, seed=0)
 
         train_in_processes(train, device=device)
+        torch.distributed.destroy_process_group()
 
     Args:
         train: Called in process 0 alone, with what makes a table; one at a time is in use.
-        device: Of this process's rows, as torch names it.
+        device: Of this process's rows, as torch names it. What travels between GPUs goes by NCCL,
+            all else by gloo: a group that is made without a choice of these has both.
         threads: Of the kernels, where that is the processor.
 
     Returns:

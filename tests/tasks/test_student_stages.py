@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.stages import Workshop
@@ -10,10 +12,14 @@ from safetensors.numpy import load_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from sparsedistill.errors import ConfigError, DataError
 from sparsedistill.metrics import accuracy
-from tasks import baseline
+from storage import Artifact
+from tasks import baseline, student
 from tasks.features import read_features
 from tasks.shards import read_shard
+from tasks.stage import Job
+from tasks.student_examples import taught_examples
 from tasks.student_file import FILE, read_student
 
 SMALL = {"student": {"baselines": []}, "baseline": {"enabled": False}}
@@ -57,10 +63,10 @@ def test_a_student_says_how_its_training_went(stocked: Workshop):
 
 def test_the_stored_student_is_the_best_on_dev(stocked: Workshop):
     made = stocked.make("student")
-    student = read_student(made["student"][-1].path(FILE))
+    kept = read_student(made["student"][-1].path(FILE))
     dev = read_shard(stocked.store, made["dataset"][1].as_input())
     _, bags = read_features(made["features"][-2])
-    found = accuracy(dev.labels, student.predict(bags).argmax(axis=1))
+    found = accuracy(dev.labels, kept.predict(bags).argmax(axis=1))
     assert found == pytest.approx(made["student"][-1].statistics["dev_accuracy"])
 
 
@@ -76,9 +82,9 @@ def test_the_same_student_whatever_the_shards_of_an_equal_corpus(stocked: Worksh
 def test_fine_tuning_keeps_the_distilled_student_where_it_does_not_help(stocked: Workshop):
     settings = {**SMALL, "finetune": {"learning_rates": [1e-12], "epochs": 1}}
     made = stocked.make("finetune", **settings)
-    student, finetuned = made["student"][0], made["finetune"][0]
+    distilled, finetuned = made["student"][0], made["finetune"][0]
     assert finetuned.statistics["helped"] is False
-    assert finetuned.manifest.files == student.manifest.files
+    assert finetuned.manifest.files == distilled.manifest.files
     assert finetuned.statistics["dev_accuracy"] == finetuned.statistics["dev_accuracy_before"]
 
 
@@ -120,3 +126,61 @@ def test_the_baseline_is_tfidf_and_logistic_regression_chosen_on_dev(stocked: Wo
 
 def test_a_baseline_that_is_off_is_no_job(stocked: Workshop):
     assert stocked.jobs("baseline", baseline={"enabled": False}) == []
+
+
+def test_logits_that_are_not_of_every_text_are_refused_where_a_teacher_labels(stocked: Workshop):
+    made = stocked.make("student", **SMALL)
+    kd = made["student"][-1].manifest
+    parts = {role: list(kd.inputs[role]) for role in ("features", "logits")}
+    # The logits of another shard: as many, but of other texts; then of train, which are fewer.
+    for wrong in (parts["logits"][1], parts["logits"][-1]):
+        with pytest.raises(
+            DataError, match=r"shard 0 has features of 200 texts, but logits/.*made again"
+        ):
+            taught_examples(
+                stocked.store,
+                parts["features"],
+                [wrong, *parts["logits"][1:]],
+                vocabulary_rows=3000,
+                whole=True,
+            )
+
+
+def test_given_logits_leave_out_what_they_do_not_cover(stocked: Workshop):
+    made = stocked.make("student", **SMALL)
+    kd = made["student"][-1].manifest
+    logits = [kd.inputs["logits"][1], *kd.inputs["logits"][1:]]
+    found = taught_examples(
+        stocked.store, kd.inputs["features"], logits, vocabulary_rows=3000, whole=False
+    )
+    assert len(found) == kd_examples(made) - 200
+
+
+def kd_examples(made: dict[str, list[Artifact]]) -> int:
+    return int(str(made["student"][-1].statistics["examples"]))
+
+
+def test_features_of_another_vocabulary_are_refused(stocked: Workshop):
+    made = stocked.make("student", **SMALL)
+    other = stocked.make("features", vocabulary={"size": 50}, **SMALL)
+    (job,) = stocked.jobs("student", **SMALL)
+    inputs = {**job.recipe.inputs, "vocabulary": (other["vocabulary"][0].as_input(),)}
+    wrong = Job(replace(job.recipe, inputs=inputs), job.runtime)
+    with pytest.raises(DataError, match="rows mean other n-grams"):
+        student.STAGE.run(wrong, stocked.store)
+    assert made["student"]
+
+
+def test_a_student_that_does_not_fit_is_refused_by_its_stage_too(stocked: Workshop):
+    (job,) = stocked.jobs("student", student={"baselines": [], "seeds": [5]})
+    small = Job(job.recipe, {**job.runtime, "memory": 10**6})
+    with pytest.raises(ConfigError, match="do not fit into 1MB"):
+        student.STAGE.run(small, stocked.store)
+
+
+def test_labels_and_class_weights_have_their_say(stocked: Workshop):
+    plain = stocked.make("student", **SMALL)["student"][0]
+    settings = {"baselines": [], "label_share": 0.5, "class_weights": "balanced"}
+    mixed = stocked.make("student", student=settings)["student"][0]
+    assert "train" in mixed.manifest.inputs
+    assert mixed.manifest.files != plain.manifest.files

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from bag_cases import bags_of, random_bags
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparsedistill.errors import DataError
 from sparsedistill.objectives import Hard, Soft
@@ -256,6 +258,18 @@ def test_unit_dropout_is_the_same_in_slices_and_differs_by_layer_and_update():
     ]
     for other in others:
         assert 0.4 < (whole == other).float().mean() < 0.6
+
+
+@given(
+    seed=st.integers(0, 2**40), update=st.integers(1, 10**6), layer=st.integers(0, 5),
+    first=st.integers(0, 5000), units=st.integers(1, 9),
+    rate=st.sampled_from([0.001, 0.1, 0.5, 0.99]),
+)  # fmt: skip
+def test_a_device_drops_the_units_that_the_processor_drops(seed, update, layer, first, units, rate):
+    dropout = UnitDropout(rate, seed, update)
+    ones = torch.ones(3, units)
+    kept = dropout._drawn(ones, layer, first) >= round(rate * 65536)
+    assert torch.equal(dropout(ones, layer=layer, first=first) > 0, kept)
 
 
 def test_weights_and_moments_survive_load_and_are_views():

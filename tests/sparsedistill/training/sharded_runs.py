@@ -111,6 +111,12 @@ def _member(rank, count, meeting, said, how):
         dist.destroy_process_group()
         if rank == 0:
             said.put((0, found))
+        code = 0
     except BaseException:
         said.put((rank, traceback.format_exc()))
-        raise
+        code = 1
+    said.close()
+    said.join_thread()
+    # An interpreter that ends in order is, once in many times, aborted by threads of torch's that
+    # still hold a tensor (pytorch issue 190489).
+    os._exit(code)
