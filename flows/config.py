@@ -54,6 +54,9 @@ class RunConfig(Table):
     student_memory: str | int | None = Field(
         None, description="for all students in training; the machine's where not given"
     )
+    student_device: str = Field(
+        "cpu", description="where DANs are trained, as torch names it: cuda, cuda:1"
+    )
     runner: Literal["threads", "processes", "dask"] = "threads"
     dask_address: str | None = Field(
         None, description="scheduler to use; otherwise a local cluster"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flows.student_memory import check_student_memory, rivals_memory
+from flows.student_needs import check_students, rivals_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,7 @@ def _table(config: DistillConfig) -> int:
 def _student(config: DistillConfig, rows: Rows) -> Need:
     runs = len(config.student.seeds) * (1 + len(config.student.baselines))
     examples = _plus(rows.corpus, rows.train or 0)
-    memory = check_student_memory(
+    memory = check_students(
         config, rows=rows.vocabulary, examples=examples or 0, classes=rows.classes
     )
     rivals = rivals_memory(config, examples=examples or 0, classes=rows.classes)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flows.delivery import RunResult, artifacts_of
 from flows.pipeline import Pipeline
-from flows.student_memory import check_student_memory
+from flows.student_needs import check_students
 from storage import Artifact, ArtifactStore
 from tasks import progress
 
@@ -35,7 +35,7 @@ def _run(
     *,
     until: str | None = None,
 ) -> list[Job]:
-    check_student_memory(config)
+    check_students(config)
     store = ArtifactStore(config.run.store)
     jobs: list[Job] = []
     for step in Pipeline(config).steps:

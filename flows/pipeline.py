@@ -172,6 +172,7 @@ class Pipeline:
             teacher=made["teacher"][0] if self.config.teacher else None,
             alignment_tolerance=self.config.logits.alignment_tolerance,
             memory=self.config.run.memory_of_students(),
+            device=self.config.run.student_device,
             threads=self.config.run.threads,
         )
 

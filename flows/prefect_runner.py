@@ -24,7 +24,7 @@ from flows.delivery import RunResult, artifacts_of, deliver
 from flows.errors import RunFailedError
 from flows.pipeline import Pipeline, Step
 from flows.prefect_progress import ProgressArtifacts
-from flows.student_memory import check_student_memory
+from flows.student_needs import check_students
 from storage import Artifact, ArtifactStore
 from tasks import progress
 from tasks.prefect_task import Chunk, as_task
@@ -62,7 +62,7 @@ def distill(config: DistillConfig, out: str | None = None) -> RunResult:
     Raises:
         RunFailedError: Something could not be made; the message says what and why.
     """
-    check_student_memory(config)
+    check_students(config)
     run = _Run(ArtifactStore(config.run.store), config)
     with progress.listening(ProgressArtifacts()):
         run.everything()

@@ -24,13 +24,18 @@ if TYPE_CHECKING:
     Ids = npt.NDArray[np.uint64]
 
 
-def write_bags(path: Path, parts: Iterable[tuple[Ids, Bags]], *, count: int) -> None:
+def write_bags(
+    path: Path, parts: Iterable[tuple[Ids, Bags]], *, count: int
+) -> npt.NDArray[np.int64]:
     """Put a file of bags in place, or none; ids and lengths are held, some 40 bytes a text.
 
     Args:
         path: The file.
         parts: Ids uint64 [rows] and bags of some texts each, in the shard's order.
         count: Texts of all parts.
+
+    Returns:
+        How many rows each bag has, int64 [texts].
 
     Raises:
         DataError: They are not so many.
@@ -44,6 +49,7 @@ def write_bags(path: Path, parts: Iterable[tuple[Ids, Bags]], *, count: int) -> 
             lengths.append(np.diff(bags.offsets))
         offsets = np.cumsum(np.concatenate(lengths))
         file.finish({"ids": np.concatenate(ids), "offsets": offsets})
+    return np.diff(offsets)
 
 
 def read_bags(path: Path) -> tuple[Ids, Bags]:

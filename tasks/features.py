@@ -15,19 +15,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from sparsedistill.bags import Bags
 from sparsedistill.coverage import spread
 from sparsedistill.errors import DataError, ModelFileError
-from sparsedistill.tensor_files import growing_tensor, read_tensors
 from sparsedistill.vocabulary import MAX_NGRAMS, Vocabulary
 from storage import ArtifactStore, ArtifactWriter, DamagedArtifactError, Recipe
+from tasks.bag_file import read_bags, write_bags
 from tasks.shards import TEXTS_FILE, TextShard, open_input, read_text_batches
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
 from tasks.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from sparsedistill.bags import Bags
     from storage import Artifact, Input
 
 KIND, VERSION = "features", 3
@@ -68,20 +68,16 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
     vocabulary = _vocabulary(store.url, single_input(job.recipe, "vocabulary"))
     max_ngrams = int(job.recipe.config["max_ngrams"])  # type: ignore[arg-type]
     count = open_input(store, texts).entry(TEXTS_FILE).rows or 0
-    ids, known = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    beside = {"ids": (np.uint64, (count,)), "offsets": (np.int64, (count + 1,))}
-    with growing_tensor(writer.path(FILE), "rows", np.int32, beside=beside) as file:
+
+    def parts() -> Iterator[tuple[npt.NDArray[np.uint64], Bags]]:
         for share, batch in read_text_batches(store, texts):
-            bags = vocabulary.bags(
-                batch.texts, max_ngrams=max_ngrams, threads=job.runtime["threads"]
+            yield (
+                batch.ids,
+                vocabulary.bags(batch.texts, max_ngrams=max_ngrams, threads=job.runtime["threads"]),
             )
-            file.append(bags.rows)
-            ids.append(batch.ids)
-            known.append(np.diff(bags.offsets))
             progress(share)
-        counts = np.concatenate(known)
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        file.finish({"ids": np.concatenate(ids), "offsets": offsets})
+
+    counts = write_bags(writer.path(FILE), parts(), count=count)
     writer.set_rows(FILE, len(counts))
     writer.statistics.update(
         rows=len(counts),
@@ -100,22 +96,10 @@ def read_features(artifact: Artifact) -> tuple[npt.NDArray[np.uint64], Bags]:
     Raises:
         DamagedArtifactError: The file is not whole, or its arrays do not fit together.
     """
-    path = artifact.path(FILE)
     try:
-        found = read_tensors(
-            path,
-            {
-                "ids": (np.uint64, (None,)),
-                "offsets": (np.int64, (None,)),
-                "rows": (np.int32, (None,)),
-            },
-        )
-        bags = Bags(found["rows"], found["offsets"])
-        if len(bags) != len(found["ids"]):
-            raise DataError(f"{len(found['ids'])} ids but {len(bags)} bags")
+        return read_bags(artifact.path(FILE))
     except (ModelFileError, DataError) as error:
         raise DamagedArtifactError(f"{artifact.kind}/{artifact.key}", FILE, str(error)) from error
-    return found["ids"], bags
 
 
 @lru_cache(maxsize=1)

@@ -49,7 +49,7 @@ class RivalConfig(Table):
     )
     epochs: int = Field(6, ge=1)
     batch_size: int = Field(128, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     max_length: int | None = Field(
         None, ge=1, description="tokens of a text that are read; the teacher's where not given"

@@ -64,6 +64,7 @@ def jobs(
     alignment_tolerance: float,
     memory: int,
     threads: int,
+    device: str = "cpu",
 ) -> list[Job]:
     """Return one job for each variant and seed: the baselines, the distilled DAN, its rivals.
 
@@ -79,11 +80,13 @@ def jobs(
         alignment_tolerance: By how much they may miss it.
         memory: Bytes that a student may take.
         threads: Of the kernels and of torch.
+        device: Where DANs are trained.
     """
     runtime = {
         "config": config.model_dump(mode="json"),
         "threads": threads,
         "memory": memory,
+        "device": device,
         "alignment_tolerance": alignment_tolerance,
     }
 
@@ -182,7 +185,8 @@ def prepare_dan(job: Job, store: ArtifactStore, config: StudentConfig, variant: 
         config.student_training(),
         batch_size=recipe.batch_size,
         examples=len(data.examples),
-        budget=job.runtime["memory"],
+        # Of a device's memory, torch says itself when it is not enough.
+        budget=job.runtime["memory"] if job.runtime["device"] == "cpu" else None,
     )
     student = make_dan(job, store, config, shape)
     return Setup(student, data.examples, data.dev, recipe, memory, data.classes)
@@ -208,6 +212,7 @@ def make_dan(job: Job, store: ArtifactStore, config: StudentConfig, shape: DANSh
         training=config.student_training(),
         seed=int(job.recipe.config["seed"]),  # type: ignore[arg-type]
         threads=job.runtime["threads"],
+        device=job.runtime["device"],
     )
     if config.start == "teacher":
         _start_from_teacher(student, job, store)

@@ -29,7 +29,7 @@ from sparsedistill.students.pooling import (
     of_table,
     spread,
 )
-from sparsedistill.students.stepping import check_loss, one_torch_thread
+from sparsedistill.students.stepping import check_loss, device_named, one_torch_thread
 from sparsedistill.students.training import StudentTraining
 from sparsedistill.training.order import update_generator
 from sparsedistill.training.table import TableOptions, start_at_random
@@ -123,6 +123,7 @@ class DAN:
         table: Makes the table, where another is wanted than the device's own.
 
     Raises:
+        ConfigError: There is no such device.
         DataError: A weight is missing or has another shape or type.
     """
 
@@ -140,7 +141,7 @@ class DAN:
         self.shape = shape
         self.training = training or StudentTraining()
         self._seed, self._threads = seed, threads
-        self._device = torch.device(device)
+        self._device = device_named(device)
         if weights is not None:
             check_weights(weights, shape.weights())
         self.table = (table or table_on(self._device, threads=threads))(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparsedistill.errors import DataError
+from sparsedistill.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +26,24 @@ def check_loss(loss: float, update: int) -> None:
         raise DataError(
             f"the loss at update {update} is {loss}; a lower learning rate usually helps"
         )
+
+
+def device_named(name: str) -> torch.device:
+    """Return the device of a name, such as ``cpu`` or ``cuda:1``.
+
+    Raises:
+        ConfigError: torch knows no such device, or finds none here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"{name!r} is no device that torch knows: {error!s:.200}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"there is no {name} here: torch finds {torch.cuda.device_count()} GPUs; students are "
+            "trained on the processor where no device is named"
+        )
+    return device
 
 
 @contextmanager

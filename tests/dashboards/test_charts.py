@@ -114,8 +114,14 @@ def test_a_model_has_one_colour_in_every_picture():
 
 
 def test_unknown_models_get_colours_of_their_own():
-    found = theme.colours(["teacher", "bilstm_kd", "cnn_kd"])
-    assert len({found[name] for name in ("teacher", "bilstm_kd", "cnn_kd")}) == 3
+    found = theme.colours(["teacher", "gru_kd", "mamba_kd"])
+    assert len(set(found.values())) == len(theme.MODEL_COLOURS) + 2
+
+
+def test_every_known_model_has_a_mark_that_can_be_drawn():
+    marks = {(theme.MODEL_COLOURS[name], theme.shape(name)) for name in theme.MODEL_COLOURS}
+    assert len(marks) == len(theme.MODEL_COLOURS)
+    assert {shape for _, shape in marks} <= set(theme.SHAPE_PATHS)
 
 
 def test_long_training_is_thinned_but_keeps_first_best_and_last(summary):

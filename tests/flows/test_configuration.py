@@ -256,3 +256,48 @@ def test_a_configuration_cannot_be_changed_after_it_was_checked(given: dict[str,
     config: DistillConfig = parse_config(given)
     with pytest.raises(ValueError, match="frozen"):
         config.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("rivals", "message"),
+    [
+        ([{"architecture": "gru"}], r"student\.rivals\.0\.architecture: .*'bilstm' or 'cnn'"),
+        ([{}], r"student\.rivals\.0\.architecture: is required"),
+        (
+            [{"architecture": "cnn"}, {"architecture": "bilstm", "hiden": 3}],
+            r"student\.rivals\.1\.hiden: there is no such key; the nearest is hidden$",
+        ),
+        (
+            [{"architecture": "cnn", "layers": 2}],
+            r"student\.rivals\.0: layers is of a bilstm; a cnn has none",
+        ),
+        (
+            [{"architecture": "bilstm", "window": 7}],
+            r"student\.rivals\.0: window is of a cnn; a bilstm has none",
+        ),
+        (
+            [{"architecture": "cnn"}, {"architecture": "cnn", "hidden": 128}],
+            r"student\.rivals: give one of each architecture",
+        ),
+    ],
+)
+def test_a_rival_that_cannot_be_is_named_with_what_would(
+    given: dict[str, Any], rivals: list[dict[str, Any]], message: str
+):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(with_table(given, "student", rivals=rivals))
+
+
+def test_rivals_without_a_teacher_are_refused_because_they_read_its_tokens(given: dict[str, Any]):
+    del given["teacher"]
+    config = {**given, "logits": {"path": "x.parquet"}}
+    assert parse_config(config).student.rivals == ()
+    with pytest.raises(ConfigError, match=r"\[student\] rivals read the tokens of a teacher: "):
+        parse_config(with_table(config, "student", rivals=[{"architecture": "cnn"}]))
+
+
+def test_a_rival_can_be_asked_for_from_the_command_line(given: dict[str, Any], tmp_path: Path):
+    path = write_toml(tmp_path / "c.toml", given)
+    found = load_config(path, overrides=['student.rivals=[{architecture = "bilstm", layers = 1}]'])
+    (rival,) = found.student.rivals
+    assert (rival.variant, rival.layers, rival.hidden) == ("kd_bilstm", 1, 256)

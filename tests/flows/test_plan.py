@@ -188,3 +188,16 @@ def test_a_plan_says_what_students_need_by_the_vocabulary_there_is(
     rows = ArtifactStore(str(own_store)).artifacts("vocabulary")[0].statistics["rows"]
     saved = (seen[tmp_path / "empty"] or 0) - (seen[own_store] or 0)
     assert saved == pytest.approx((3000 - int(str(rows))) * 64 * 12, abs=1000)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "'gpu' is no device that torch knows"), ("cuda:99", "there is no cuda:99 here")],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_done(
+    own_data: Path, tmp_path: Path, device: str, message: str
+):
+    config = run_config(own_data, tmp_path / "store", run={"student_device": device})
+    with pytest.raises(ConfigError, match=message):
+        run_inline(parse_config(config))
+    assert not list((tmp_path / "store").glob("*/*/manifest.json"))

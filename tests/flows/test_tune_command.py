@@ -42,7 +42,7 @@ def test_the_best_of_the_candidates_is_printed_as_configuration(
     assert [run["examples"] for run in report["runs"]] == [3000] * 6 + [9000] * 2
     scores = {run["learning_rate"]: run["dev_accuracy"] for run in report["runs"]}
     assert scores[0.05] > max(scores[1e-9], scores[1e-8])
-    assert "learning_rate 0.05, batch_size 64, width 8: " in printed
+    assert "learning_rate 0.05, batch_size 64, width 8, hidden 8: " in printed
 
 
 def test_nothing_is_added_to_a_store_that_has_all_a_student_needs(

@@ -1,9 +1,10 @@
-"""Whether the students of a run fit into the memory: asked before the run's first stage."""
+"""Whether the students of a run can be trained here: asked before the run's first stage."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sparsedistill.students.stepping import device_named
 from sparsedistill.training.memory_plan import check_memory
 from sparsedistill.training.subword_memory import check_subword_memory
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _TOKENS, _TOKEN_WIDTH, _TOKENS_A_TEXT = 50_000, 768, 64
 
 
-def check_student_memory(
+def check_students(
     config: DistillConfig, *, rows: int | None = None, examples: int = 0, classes: int = 2
 ) -> MemoryPlan:
     """Return what training one DAN takes.
@@ -27,17 +28,21 @@ def check_student_memory(
         classes: Number of labels.
 
     Raises:
-        ConfigError: The students that are trained at a time do not fit; the message has the ways
-            out. On machines elsewhere (a Dask cluster by its address) each looks for itself.
+        ConfigError: There is no such device, or the students that are trained at a time do not
+            fit; the message has the ways out. On machines elsewhere (a Dask cluster by its address)
+            each looks for itself; the memory of another device is not known here.
     """
     run, student = config.run, config.student
+    if run.dask_address is None:
+        device_named(run.student_device)
+    here = run.dask_address is None and run.student_device == "cpu"
     students = len(student.seeds) * (1 + len(student.baselines))
     return check_memory(
         student.shape(rows=rows or config.vocabulary.size, classes=classes),
         student.student_training(),
         batch_size=student.batch_size,
         examples=examples,
-        budget=run.memory_of_students() if run.dask_address is None else None,
+        budget=run.memory_of_students() if here else None,
         at_once=min(run.workers, students),
     )
 
