@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
-from test_checkpoints import Table
 from toy_runs import Killed, killed_after, trained
-from toy_task import ROWS, WIDTH
+from toy_task import ROWS, WIDTH, Table
 
 from sparsedistill.errors import ModelFileError
 from sparsedistill.training import best as module

@@ -7,29 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_runs import Killed, killed_after, trained
-from toy_task import ROWS, WIDTH, ToyStudent
+from toy_task import ROWS, WIDTH, Table
 
 from sparsedistill.training.best import BestOnDisk
 from sparsedistill.training.checkpoint import Checkpoints, CurvePoint, RunState
 from sparsedistill.training.loop import Checkpointing
-
-
-class Table(ToyStudent):
-    """A student whose rows are changed by hand."""
-
-    def __init__(self):
-        super().__init__()
-        self.update = 0
-
-    def change(self, rows):
-        self.update += 1
-        for arrays in (self._weights, self._state):
-            for name, value in arrays.items():
-                value[rows if name.startswith("table") else ...] += self.update
-        self._changed[rows] = self.update
-
-    def everything(self):
-        return {name: value.tobytes() for name, value in {**self._weights, **self._state}.items()}
 
 
 def checkpoints(directory):
