@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_runs import Killed, killed_after, trained
-from toy_task import ROWS, WIDTH, Table
+from toy_task import ROWS, WIDTH, Table, ToyStudent
 
 from sparsedistill.training.best import BestOnDisk
 from sparsedistill.training.checkpoint import Checkpoints, CurvePoint, RunState
