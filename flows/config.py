@@ -43,7 +43,7 @@ def _cores() -> int:
 
 
 class RunConfig(Table):
-    """``[run]``: where and with what a run works. Nothing here changes a result."""
+    """``[run]``: where and with what a run works; on one kind of device, not what comes out."""
 
     store: str = Field(".sparsedistill/store", description="directory or URL of the artifact store")
     threads: int = Field(default_factory=_cores, ge=1, description="of one task")

@@ -122,6 +122,8 @@ def _student(config: DistillConfig, rows: Rows) -> Need:
     )
     rivals = rivals_memory(config, examples=examples or 0, classes=rows.classes)
     disk = runs * memory.table + len(config.student.seeds) * sum(one.table for one in rivals)
+    # While one trains: its best weights, and three checkpoints at most while a new one takes over.
+    disk += memory.table + 3 * (memory.table + memory.moments)
     return Need(examples, disk, max(one.total for one in (memory, *rivals)))
 
 

@@ -183,6 +183,7 @@ class Pipeline:
             features=_by_part(made["features"]),
             splits=_by_split(made["dataset"]),
             training=self.config.student.student_training(),
+            class_weights=self.config.student.class_weights,
             threads=self.config.run.threads,
         )
 

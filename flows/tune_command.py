@@ -11,10 +11,12 @@ from rich.console import Console
 
 from flows.config import load_config
 from flows.inline import run_until
+from flows.student_needs import check_students
 from flows.terminal import StageBars
 from sparsedistill.errors import ConfigError
 from sparsedistill.training.search import Candidate
 from storage import ArtifactStore
+from tasks.tuning import changed
 from tasks.tuning import tune as search_settings
 
 if TYPE_CHECKING:
@@ -28,10 +30,12 @@ def tune(options: argparse.Namespace) -> int:
     """Make what a student needs, try the candidates, and print the best."""
     config = load_config(options.config, overrides=options.overrides, data=options.data)
     console = Console()
+    candidates = candidates_of(config.student, options)
+    for candidate in candidates:
+        check_students(config.model_copy(update={"student": changed(config.student, candidate)}))
     with StageBars(console).shown():
         jobs = run_until(config, "student")
     job = next(job for job in jobs if job.recipe.config["variant"] == "kd")
-    candidates = candidates_of(config.student, options)
 
     def told(candidate: Candidate, examples: int, score: float) -> None:
         console.print(
@@ -98,7 +102,7 @@ def _settings(candidate: Candidate) -> dict[str, float | int]:
 
 
 def _lines(candidate: Candidate) -> list[str]:
-    return [f"{name} = {value:g}" for name, value in _settings(candidate).items()]
+    return [f"{name} = {value!r}" for name, value in _settings(candidate).items()]
 
 
 def _words(candidate: Candidate) -> str:

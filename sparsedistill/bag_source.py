@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsedistill.addresses import address
 from sparsedistill.bag_copying import FeatureDrop, copied, find_bags
-from sparsedistill.bags import Bags, checked_numbers
+from sparsedistill.bags import Bags, checked_numbers, first_beyond
 from sparsedistill.errors import DataError
 from sparsedistill.text.buffers import frozen
 
@@ -101,9 +101,8 @@ class MappedBags:
         addresses, lengths = np.empty(len(numbers), np.uint64), np.empty(len(numbers), np.int64)
         find_bags(numbers, self._firsts, self._addresses, addresses, lengths)
         taken = Bags(*copied(addresses, lengths, numbers, drop))
-        unsigned = taken.rows.view(np.uint32)  # in which negative numbers are large
-        if len(unsigned) and unsigned.max() >= self._vocabulary_rows:
-            at = int((unsigned >= self._vocabulary_rows).argmax())
+        at = first_beyond(taken.rows, self._vocabulary_rows)
+        if at is not None:
             bag = int(np.searchsorted(taken.offsets, at, side="right")) - 1
             raise DataError(
                 f"the features of example {numbers[bag]} name row {taken.rows[at]} of a vocabulary "

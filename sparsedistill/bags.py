@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from sparsedistill.bag_copying import FeatureDrop
 
 
+def first_beyond(rows: NDArray[np.int32], limit: int) -> int | None:
+    """Where the first row number is that a table of so many rows does not have; None for none."""
+    unsigned = rows.view(np.uint32)  # in which negative numbers are large
+    if len(unsigned) == 0 or unsigned.max() < limit:
+        return None
+    return int((unsigned >= limit).argmax())
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Bags:
     """Ragged rows of row numbers: bag `i` is `rows[offsets[i]:offsets[i + 1]]`.

@@ -189,11 +189,13 @@ class _Evaluation:
             for artifact in artifacts
         ]
         first = artifacts[0].path(student_file.FILE)
+        shape = read_shape(first)
         folded = fold(
             read_weights(first),
             self._vocabulary,
             labels=self._test.label_names,
-            activation=read_shape(first).activation,
+            activation=shape.activation,
+            pooling=shape.pooling,
             max_ngrams=int(self._settings["max_ngrams"]),  # type: ignore[arg-type]
         )
         size = model_bytes(folded, self._vocabulary)

@@ -148,6 +148,7 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
         vocabulary,
         labels=dev.label_names,
         activation=student.shape.activation,
+        pooling=student.shape.pooling,
         max_ngrams=max_ngrams,
     )
     _refuse_bad_fold(log.measure("fold", folded, vocabulary).max_logit_difference)

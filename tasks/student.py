@@ -96,7 +96,8 @@ def jobs(
         return Job(recipe, runtime, label=f"{variant} seed {seed}")
 
     found = []
-    for variant in (*config.baselines, "kd"):
+    variants: tuple[Variant, ...] = (*config.baselines, "kd")
+    for variant in variants:
         for seed in config.seeds:
             inputs: Inputs = {
                 "vocabulary": (vocabulary.as_input(),),
@@ -239,15 +240,19 @@ def objective_of(
     config: StudentConfig, variant: Variant, examples: Examples[MappedBags], classes: int
 ) -> Objective:
     """Return what a variant is asked for; ``examples`` have the labels that classes weigh by."""
-    weights, labels = None, examples.targets.labels
-    if config.class_weights != "none" and labels is not None:
-        weights = class_weights(labels, config.class_weights, classes=classes)
     return objective(
         "hard" if variant == "scratch" else config.objective,
         temperature=config.temperature,
         alpha=1 - config.label_share if variant == "kd" else 1.0,
-        weights=weights,
+        weights=weights_of(config.class_weights, examples, classes),
     )
+
+
+def weights_of(how: str, examples: Examples[MappedBags], classes: int) -> tuple[float, ...] | None:
+    """Return the weights that losses from labels have, by label; None where all weigh the same."""
+    if how == "none" or examples.targets.labels is None:
+        return None
+    return class_weights(examples.targets.labels, "balanced", classes=classes)
 
 
 def _start_from_teacher(student: DAN, job: Job, store: ArtifactStore) -> None:

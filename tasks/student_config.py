@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from sparsedistill.objectives import ObjectiveName
 from sparsedistill.students import DANShape, StudentTraining
 from sparsedistill.training.recipe import Decay, TrainingRecipe
 from sparsedistill.training.table import SecondMoment, TableType
@@ -18,11 +17,14 @@ from tasks.stage import Table
 Variant = Literal["kd", "kd_private", "scratch"]
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class StudentConfig(Table):
     """``[student]``: size and training of the student; ``preset`` gives what is not set here."""
 
     preset: PresetName = "default"
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[NonNegativeInt, ...] = Field(
         (0,), min_length=1, description="one student each; the best on dev is packaged"
     )
     width: int = Field(ge=1, description="of the embeddings (d_e)")
@@ -33,7 +35,7 @@ class StudentConfig(Table):
     start: Literal["random", "teacher"] = Field(
         "random", description="of the embeddings: teacher is the mean of its own, by n-gram"
     )
-    objective: ObjectiveName
+    objective: Literal["soft", "logits"]
     temperature: float = Field(gt=0)
     epochs: int | None = Field(ge=1)
     updates: int | None = Field(ge=1)
@@ -48,9 +50,9 @@ class StudentConfig(Table):
     table_decay: float = Field(0.0, ge=0, description="of the rows that a batch touches")
     clip: float | None = Field(None, gt=0, description="greatest length of a gradient")
     second_moment: SecondMoment = Field("element", description="row saves a third of the memory")
-    betas: tuple[float, float]
+    betas: tuple[Beta, Beta]
     epsilon: float = Field(gt=0)
-    baselines: tuple[Variant, ...] = Field(
+    baselines: tuple[Literal["scratch", "kd_private"], ...] = Field(
         ("scratch", "kd_private"), description="students trained only to be compared with"
     )
     rivals: tuple[RivalConfig, ...] = Field(
@@ -65,7 +67,7 @@ class StudentConfig(Table):
         0.0, ge=0, lt=1, description="of the loss of train's texts, for their labels"
     )
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="of losses by label: balanced as scikit-learn has it"
+        "none", description="of what labels ask for, in scratch, label_share and fine-tuning"
     )
 
     @model_validator(mode="before")

@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from tasks.stage import Job
 
 
+def changed(config: StudentConfig, candidate: Candidate) -> StudentConfig:
+    """Return a student's configuration with a candidate's settings."""
+    update: dict[str, float | int] = {
+        "learning_rate": candidate.learning_rate,
+        "batch_size": candidate.batch_size,
+    }
+    if candidate.width is not None:
+        update |= {"width": candidate.width, "hidden": candidate.width}
+    return config.model_copy(update=update)
+
+
 def tune(
     job: Job,
     store: ArtifactStore,
@@ -43,11 +54,8 @@ def tune(
     data = read_data(job, store)
 
     def make(candidate: Candidate) -> DAN:
-        changed = config
-        if candidate.width is not None:
-            sizes = {"width": candidate.width, "hidden": candidate.width}
-            changed = config.model_copy(update=sizes)
-        return make_dan(job, store, changed, changed.shape(rows=data.rows, classes=data.classes))
+        its = changed(config, candidate)
+        return make_dan(job, store, its, its.shape(rows=data.rows, classes=data.classes))
 
     run = short_runs(
         make,

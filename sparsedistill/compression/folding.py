@@ -34,6 +34,7 @@ def fold(
     labels: Sequence[str],
     activation: Activation,
     max_ngrams: int,
+    pooling: str = "mean",
 ) -> FoldedModel:
     """Fold the first linear layer of a DAN over the mean of its n-grams into its table.
 
@@ -44,14 +45,16 @@ def fold(
         labels: Names of the classes.
         activation: After the hidden layer.
         max_ngrams: Known n-grams of a text that count.
+        pooling: Of a text's n-grams.
 
     Raises:
-        DataError: There are more layers, or a pooling with weights of its own.
+        DataError: There are more layers, or the pooling is another than the mean.
     """
     more = sorted(set(weights) - _WEIGHTS)
-    if more:
+    if more or pooling != "mean":
+        what = ", ".join(more) or f"the {pooling} of its n-grams"
         raise DataError(
-            f"a student with {', '.join(more)} cannot be folded: "
+            f"a student with {what} cannot be folded: "
             "only one with a single hidden layer over the mean can"
         )
     table, hidden_weight = weights["table"], weights["hidden_weight"]

@@ -49,7 +49,7 @@ class UnitDropout:
         """
         if not self.rate:
             return values
-        limit = round(self.rate * _ALL)
+        limit = min(round(self.rate * _ALL), _ALL - 1)
         scale = np.float32(_ALL / (_ALL - limit))
         if values.device.type != "cpu":
             return values * (self._drawn(values, layer, first) >= limit) * float(scale)

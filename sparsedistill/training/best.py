@@ -20,6 +20,7 @@ import numpy as np
 
 from sparsedistill.errors import ModelFileError
 from sparsedistill.training.state_files import (
+    CHECKPOINT_FILE,
     Part,
     layout_of,
     opened,
@@ -133,10 +134,12 @@ class BestOnDisk:
         """
         found = self._written_at(student)
         if found != update:
+            # Else the next run would go on from there, to the same end.
+            self._path.with_name(CHECKPOINT_FILE).unlink(missing_ok=True)
             raise ModelFileError(
                 f"{self._path}: has weights of update {found}, but the best are of {update}: after "
-                "it was resumed the run was not the same again; remove the directory and train "
-                "once more, with the same number of threads"
+                "it was resumed the run was not the same again, as on another kind of processor, "
+                "on a GPU, or in another number of processes; start it again, from the beginning"
             )
         weights = student.weights()
         _, places = _layout(weights, update)

@@ -22,6 +22,7 @@ import numpy as np
 from sparsedistill.errors import ConfigError, ModelFileError
 from sparsedistill.files import check_format, read_json, write_json
 from sparsedistill.training.state_files import (
+    CHECKPOINT_FILE,
     Part,
     Place,
     Stored,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from sparsedistill.training.best import BestOnDisk
 
 FORMAT = 1
-CHECKPOINT_FILE = "checkpoint.json"
 # What a delta has of an array: the numbers of its rows, int32 ascending, and the rows.
 _ROWS, _ARRAY = "rows/", "array/"
 

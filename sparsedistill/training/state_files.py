@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+CHECKPOINT_FILE = "checkpoint.json"
 _BLOCK = 8 << 20
 _LETTERS = {"f": "F", "i": "I", "u": "U"}
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import torch
 
+from sparsedistill.bags import first_beyond
+from sparsedistill.errors import DataError
 from sparsedistill.parallel import map_ranges
 from sparsedistill.text.buffers import frozen
 from sparsedistill.training.order import update_generator
@@ -209,6 +211,7 @@ class CpuTable:
     def pool(self, bags: Bags) -> Tensor:
         """As ``EmbeddingTable`` has it."""
         out = np.empty((len(bags), self.weights.shape[1]), np.float32)
+        check_rows(bags, len(self.weights))
         mean = self.options.pooling == "mean"
         weights = frozen(self.weights, self.weights.dtype)
 
@@ -274,6 +277,20 @@ class CpuTable:
                 work(*span)
 
         map_ranges(some, len(spans), block=1, threads=self._threads)
+
+
+def check_rows(bags: Bags, rows: int) -> None:
+    """See that a table has all rows of some bags: kernels do not look.
+
+    Raises:
+        DataError: It has not.
+    """
+    at = first_beyond(bags.rows, rows)
+    if at is not None:
+        raise DataError(
+            f"a text has row {bags.rows[at]}, but the table has {rows:,}: its features are of "
+            "another vocabulary, or damaged"
+        )
 
 
 def start_at_random(table: EmbeddingTable, scale: float, seed: int, *, threads: int) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import embedding_bag
 
 from sparsedistill.training.held import put
-from sparsedistill.training.table import CpuTable
+from sparsedistill.training.table import CpuTable, check_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +84,7 @@ class TorchTable:
 
     def pool(self, bags: Bags) -> Tensor:
         """As ``EmbeddingTable`` has it; on the device."""
+        check_rows(bags, len(self.weights))
         rows, offsets = self._sent(bags.rows, bags.offsets)
         if self._narrow:
             pooled = self._wide_sums(bags, rows, offsets)

@@ -301,3 +301,19 @@ def test_a_rival_can_be_asked_for_from_the_command_line(given: dict[str, Any], t
     found = load_config(path, overrides=['student.rivals=[{architecture = "bilstm", layers = 1}]'])
     (rival,) = found.student.rivals
     assert (rival.variant, rival.layers, rival.hidden) == ("kd_bilstm", 1, 256)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("objective", "hard", r"student\.objective: .*'soft' or 'logits'"),
+        ("seeds", [0, -1], r"student\.seeds\.1: .*greater than or equal to 0"),
+        ("betas", [1.0, 0.9], r"student\.betas\.0: .*less than 1"),
+        ("baselines", ["kd"], r"student\.baselines\.0: .*'scratch' or 'kd_private'"),
+    ],
+)
+def test_a_student_that_could_not_be_trained_is_refused_at_once(
+    given: dict[str, Any], key: str, value: Any, message: str
+):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(with_table(given, "student", **{key: value}))

@@ -10,6 +10,8 @@ import pytest
 from helpers.tiny_task import run_config, write_toml
 
 from flows.cli import main
+from flows.tune_command import _lines
+from sparsedistill.training.search import Candidate
 from storage import ArtifactStore
 
 Captured = pytest.CaptureFixture[str]
@@ -59,6 +61,28 @@ def test_nothing_is_added_to_a_store_that_has_all_a_student_needs(
 @pytest.mark.parametrize(
     "wrong", [["--minutes", "0"], ["--learning-rates", "-1"], ["--examples", "0"]]
 )
-def test_numbers_that_cannot_work_are_refused(config: Path, wrong: list[str], capsys: Captured):
+def test_numbers_that_cannot_work_are_refused_before_anything_is_made(
+    own_data: Path, tmp_path: Path, wrong: list[str], capsys: Captured
+):
+    config = write_toml(tmp_path / "new.toml", run_config(own_data, tmp_path / "new"))
     assert main(["tune", str(config), *wrong]) == 1
     assert "must be positive" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_width_that_does_not_fit_is_refused_before_anything_is_made(
+    own_data: Path, tmp_path: Path, capsys: Captured
+):
+    run = {"student_memory": "2GB"}
+    config = write_toml(tmp_path / "new.toml", run_config(own_data, tmp_path / "new", run=run))
+    assert main(["tune", str(config), "--widths", "8", "1000000"]) == 1
+    assert "do not fit into 2000MB" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_candidate_is_printed_as_exactly_as_it_was_tried():
+    lines = _lines(Candidate(0.00012345678, 1 << 20, 96))
+    found = tomllib.loads("\n".join(lines))
+    assert found == {
+        "learning_rate": 0.00012345678, "batch_size": 1 << 20, "width": 96, "hidden": 96,
+    }  # fmt: skip

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sparsedistill.errors import ConfigError, DataError
 from sparsedistill.metrics import accuracy
 from storage import Artifact
-from tasks import baseline, student
+from tasks import baseline, finetune, student
 from tasks.features import read_features
 from tasks.shards import read_shard
 from tasks.stage import Job
@@ -184,3 +184,27 @@ def test_labels_and_class_weights_have_their_say(stocked: Workshop):
     mixed = stocked.make("student", student=settings)["student"][0]
     assert "train" in mixed.manifest.inputs
     assert mixed.manifest.files != plain.manifest.files
+
+
+def test_fine_tuning_weighs_classes_as_the_student_does(stocked: Workshop):
+    settings = {"finetune": {"learning_rates": [1e-2], "epochs": 2}}
+    (plain,) = stocked.jobs("finetune", **SMALL, **settings)
+    balanced = {"student": {"baselines": [], "class_weights": "balanced"}}
+    (weighed,) = stocked.jobs("finetune", **{**SMALL, **balanced}, **settings)
+    # The distilled student sees no label, so that it is the same; its fine-tuning is not.
+    assert weighed.recipe.inputs == plain.recipe.inputs
+    assert weighed.recipe.config["class_weights"] == "balanced"
+    assert weighed.recipe.key != plain.recipe.key
+
+
+def test_fine_tuning_leaves_no_checkpoints_behind_the_rates_that_are_done(stocked: Workshop):
+    (job,) = stocked.jobs("finetune", **SMALL, finetune={"learning_rates": [1e-2, 1e-3]})
+    seen = []
+    work = stocked.store.workspace(job.recipe)
+
+    def progress(_: float) -> None:
+        seen.append([path.name for path in work.iterdir()])
+
+    with stocked.store.create(job.recipe, tool_version="test") as writer:
+        finetune.build(job, stocked.store, writer, progress)
+    assert seen == [[], []]

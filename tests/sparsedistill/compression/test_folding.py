@@ -54,3 +54,25 @@ def test_a_vocabulary_of_another_size_is_refused():
             student.weights(), Vocabulary.from_ngrams(NgramSpec(), WORDS),
             labels=LABELS, activation="relu", max_ngrams=9,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"layers": 2}, "hidden_2_bias, hidden_2_weight"),
+        ({"pooling": "sum"}, "the sum of its n-grams"),
+        ({"pooling": "max"}, "the max of its n-grams"),
+    ],
+)
+def test_what_is_no_single_layer_over_the_mean_is_refused(changes, what):
+    vocabulary = counted_vocabulary()
+    shape = DANShape(len(vocabulary), 4, 4, len(LABELS), "relu", 1.0, **changes)
+    with pytest.raises(DataError, match=f"{what} cannot be folded"):
+        fold(
+            DAN(shape).weights(),
+            vocabulary,
+            labels=LABELS,
+            activation="relu",
+            pooling=shape.pooling,
+            max_ngrams=5,
+        )

@@ -200,10 +200,32 @@ def test_the_number_of_threads_changes_no_byte(threads):
     assert trained(threads=threads, torch_threads=2) == trained(threads=1)
 
 
-def test_training_leaves_torchs_own_number_of_threads_alone():
-    before = torch.get_num_threads()
-    trained(threads=2)
-    assert torch.get_num_threads() == before
+def test_slices_have_one_torch_thread_and_the_callers_number_is_left_alone(monkeypatch):
+    student, bags = dan(threads=2), bags_of([[1], [2]])
+    seen = []
+    network = DAN._network
+    monkeypatch.setattr(
+        DAN, "_network",
+        lambda *given: (seen.append(torch.get_num_threads()), network(*given))[1],
+    )  # fmt: skip
+    torch.set_num_threads(3)
+    try:
+        take_step(student, 1, bags, Hard(), Targets(labels=np.array([0, 1])), 0.1)
+        student.predict(bags)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    # What slices are worked out with: another number could round otherwise.
+    assert seen == [1, 1]
+
+
+@pytest.mark.parametrize("row", [ROWS, -1, 2**31 - 1])
+def test_a_row_that_the_table_does_not_have_is_refused_before_memory_is_touched(row):
+    bags = bags_of([[0], [row, 1]])
+    with pytest.raises(DataError, match=f"row {row}, but the table has 60"):
+        dan().predict(bags)
+    with pytest.raises(DataError, match="another vocabulary"):
+        take_step(dan(), 1, bags, Hard(), Targets(labels=np.array([0, 1])), 0.1)
 
 
 def losses(student, bags, update):

@@ -92,8 +92,11 @@ def test_a_run_that_did_not_repeat_itself_is_found_out(tmp_path):
     student, best = Table(), BestOnDisk(tmp_path)
     student.change([1])
     best.keep(student, 5)
+    (tmp_path / "checkpoint.json").touch()
     with pytest.raises(ModelFileError, match="has weights of update 5, but the best are of 3"):
         BestOnDisk(tmp_path).restore(student, 3)
+    # Or the next run would go on from there, and end here again.
+    assert not (tmp_path / "checkpoint.json").exists()
     with pytest.raises(ModelFileError, match="older than the checkpoint"):
         BestOnDisk(tmp_path).check(student, 6)
 
