@@ -18,7 +18,7 @@ import torch
 from sparsedistill.bag_source import FeatureDrop
 from sparsedistill.parallel import map_ranges
 from sparsedistill.students.dropout import UnitDropout
-from sparsedistill.students.hybrid import HybridAdam, check_weights
+from sparsedistill.students.hybrid import HybridAdam, HybridStudent, check_weights
 from sparsedistill.students.linear import linear
 from sparsedistill.students.pooling import (
     Pool,
@@ -108,7 +108,7 @@ class DANShape:
         return found
 
 
-class DAN:
+class DAN(HybridStudent):
     """A Deep Averaging Network and its hybrid Adam; a ``Student``.
 
     Args:
@@ -205,26 +205,6 @@ class DAN:
                 found = self.table.pool(spread(bags) if one_by_one else bags)
                 self._predict_block(found, pool, out[start:stop])
         return out
-
-    def weights(self) -> Arrays:
-        """Return the table and the dense layers, as views where they are in memory."""
-        return self._adam.weights()
-
-    def optimiser_state(self) -> Arrays:
-        """Return Adam's moments, as views where they are in memory."""
-        return self._adam.optimiser_state()
-
-    def changed(self) -> dict[str, npt.NDArray[np.int32]]:
-        """Return when each row of the table and of its moments last changed."""
-        return self._adam.changed()
-
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take over weights, and the moments where ``arrays`` has them.
-
-        Raises:
-            DataError: A weight is missing, or an array has another shape or type.
-        """
-        self._adam.load(arrays)
 
     def _gradients(
         self, batch: GroupedBags, targets: Targets, objective: Objective, update: int

@@ -134,6 +134,32 @@ class HybridAdam:
         return min(1.0, self._clip / length) if length else 1.0
 
 
+class HybridStudent:
+    """The part of a ``Student`` that is its Adam's: what is saved and loaded."""
+
+    _adam: HybridAdam
+
+    def weights(self) -> Arrays:
+        """Return the table and the dense layers, as views where they are in memory."""
+        return self._adam.weights()
+
+    def optimiser_state(self) -> Arrays:
+        """Return Adam's moments, as views where they are in memory."""
+        return self._adam.optimiser_state()
+
+    def changed(self) -> dict[str, npt.NDArray[np.int32]]:
+        """Return when each row of the table and of its moments last changed."""
+        return self._adam.changed()
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over weights, and the moments where ``arrays`` has them.
+
+        Raises:
+            DataError: A weight is missing, or an array has another shape or type.
+        """
+        self._adam.load(arrays)
+
+
 def check_weights(arrays: Mapping[str, npt.NDArray[Any]], expected: Forms) -> None:
     """See that all weights of a student are there, and are of their type and shape.
 

@@ -22,7 +22,7 @@ from sparsedistill.bags import Bags
 from sparsedistill.errors import DataError
 from sparsedistill.parallel import map_ahead
 from sparsedistill.students.dropout import UnitDropout
-from sparsedistill.students.hybrid import HybridAdam, check_weights
+from sparsedistill.students.hybrid import HybridAdam, HybridStudent, check_weights
 from sparsedistill.students.stepping import check_loss, one_torch_thread
 from sparsedistill.students.training import StudentTraining
 from sparsedistill.training.grouping import GroupedBags, group_by_row
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from sparsedistill.bag_source import BagSource
     from sparsedistill.objectives import Objective
-    from sparsedistill.students.base import Arrays
     from sparsedistill.students.hybrid import Forms
     from sparsedistill.targets import Targets
 
@@ -141,7 +140,7 @@ class TokenBatch:
         return ((first, min(first + SLICE, texts)) for first in range(0, texts, SLICE))
 
 
-class SubwordStudent:
+class SubwordStudent(HybridStudent):
     """A network over the teacher's subwords, and its hybrid Adam; a ``Student``.
 
     Args:
@@ -233,26 +232,6 @@ class SubwordStudent:
             with one_torch_thread():
                 out[rows[batch.order]] = self._logits(batch)
         return out
-
-    def weights(self) -> Arrays:
-        """Return the table and the dense layers, as views."""
-        return self._adam.weights()
-
-    def optimiser_state(self) -> Arrays:
-        """Return Adam's moments, as views."""
-        return self._adam.optimiser_state()
-
-    def changed(self) -> dict[str, npt.NDArray[np.int32]]:
-        """Return when each row of the table and of its moments last changed."""
-        return self._adam.changed()
-
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take over weights, and the moments where ``arrays`` has them.
-
-        Raises:
-            DataError: A weight is missing or has another shape or type.
-        """
-        self._adam.load(arrays)
 
     def _logits(self, batch: TokenBatch) -> npt.NDArray[np.float32]:
         """Return logits in the batch's order, nothing dropped."""
