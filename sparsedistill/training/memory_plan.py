@@ -132,10 +132,12 @@ def check_memory(
         out.append(f"[vocabulary] size = {room // shape.width} fits")
     if at_once > 1:
         out.append("[run] workers = 1 trains one student at a time")
-    students = "a student" if at_once == 1 else f"{at_once} students at a time"
+    students, do = (
+        ("a student", "does") if at_once == 1 else (f"{at_once} students at a time", "do")
+    )
     raise ConfigError(
         f"[student] {shape.rows:,} rows x {shape.width}: {students} of {format_size(plan.total)} "
         f"(table {format_size(plan.table)}, moments {format_size(plan.moments)}, the rest "
-        f"{format_size(fixed)}) do not fit into {format_size(budget)}; "
+        f"{format_size(fixed)}) {do} not fit into {format_size(budget)}; "
         f"{'; '.join(out) if out else 'a smaller [vocabulary] size or width is needed'}"
     )

@@ -173,7 +173,7 @@ def test_students_that_do_not_fit_are_refused_before_anything_is_done(
             run={"student_memory": "11GB", "workers": 1},
         )
     )
-    with pytest.raises(ConfigError, match=r'do not fit into 11000MB; .*table_type = "bfloat16"'):
+    with pytest.raises(ConfigError, match=r'does not fit into 11000MB; .*table_type = "bfloat16"'):
         start(config)
     assert not list((tmp_path / "store").glob("*/*/manifest.json"))
 

@@ -76,7 +76,7 @@ def test_a_width_that_does_not_fit_is_refused_before_anything_is_made(
     run = {"student_memory": "2GB"}
     config = write_toml(tmp_path / "new.toml", run_config(own_data, tmp_path / "new", run=run))
     assert main(["tune", str(config), "--widths", "8", "1000000"]) == 1
-    assert "do not fit into 2000MB" in capsys.readouterr().err
+    assert "does not fit into 2000MB" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

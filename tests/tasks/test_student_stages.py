@@ -174,7 +174,7 @@ def test_features_of_another_vocabulary_are_refused(stocked: Workshop):
 def test_a_student_that_does_not_fit_is_refused_by_its_stage_too(stocked: Workshop):
     (job,) = stocked.jobs("student", student={"baselines": [], "seeds": [5]})
     small = Job(job.recipe, {**job.runtime, "memory": 10**6})
-    with pytest.raises(ConfigError, match="do not fit into 1MB"):
+    with pytest.raises(ConfigError, match="does not fit into 1MB"):
         student.STAGE.run(small, stocked.store)
 
 
