@@ -31,8 +31,10 @@ def tune(options: argparse.Namespace) -> int:
     config = load_config(options.config, overrides=options.overrides, data=options.data)
     console = Console()
     candidates = candidates_of(config.student, options)
+    one_by_one = config.run.model_copy(update={"workers": 1})
     for candidate in candidates:
-        check_students(config.model_copy(update={"student": changed(config.student, candidate)}))
+        student = changed(config.student, candidate)
+        check_students(config.model_copy(update={"student": student, "run": one_by_one}))
     with StageBars(console).shown():
         jobs = run_until(config, "student")
     job = next(job for job in jobs if job.recipe.config["variant"] == "kd")
