@@ -42,7 +42,8 @@ _DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# What the format calls a type.
+NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 # Longer than any array can be, so that a header with it has room for every length.
 _LONGEST = 1 << 58
 
@@ -64,8 +65,8 @@ def write_tensors(
     """
     layout = {name: (array.dtype, array.shape) for name, array in tensors.items()}
     with replacing(path) as file:
-        file.write(_header(layout, metadata))
-        for name in _in_file_order(layout):
+        file.write(header_of(layout, metadata))
+        for name in in_file_order(layout):
             _write(file, tensors[name])
 
 
@@ -107,9 +108,9 @@ class GrowingTensor:
         self._file, self._name, self._dtype, self._beside = file, name, dtype, dict(beside)
         self._length = 0
         longest = self._layout(_LONGEST)
-        if _in_file_order(longest)[-1] != name:
+        if in_file_order(longest)[-1] != name:
             raise ValueError(f"{name}, which grows, must come last: by narrower type, or by name")
-        self._room = len(_header(longest, None))
+        self._room = len(header_of(longest, None))
         file.seek(self._room + sum(_nbytes(*one) for one in beside.values()))
 
     def append(self, piece: NDArray[Any]) -> None:
@@ -137,8 +138,8 @@ class GrowingTensor:
             raise DataError(f"beside {self._name} come {found}, announced were {expected}")
         layout = self._layout(self._length)
         self._file.seek(0)
-        self._file.write(_header(layout, None, room=self._room))
-        for name in _in_file_order(layout)[:-1]:
+        self._file.write(header_of(layout, None, room=self._room))
+        for name in in_file_order(layout)[:-1]:
             _write(self._file, beside[name])
         self.finished = True
 
@@ -163,15 +164,8 @@ def read_tensors(
     Raises:
         ModelFileError: Missing, truncated or otherwise malformed, or not the expected arrays.
     """
-    try:
-        # Checks the header and that the arrays fill the file; reads none of them.
-        with safe_open(path, framework="numpy") as file:
-            names = set(file.keys())
-        with path.open("rb") as raw:
-            start = 8 + int.from_bytes(raw.read(8), "little")
-            header = json.loads(raw.read(start - 8))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: not a whole safetensors file: {error!s:.200}") from error
+    start, header = read_header(path)
+    names = set(header) - {"__metadata__"}
     if names != set(expected):
         raise ModelFileError(f"{path}: holds {sorted(names)}, expected {sorted(expected)}")
     content = np.memmap(path, np.uint8, "c" if writable else "r")
@@ -191,17 +185,32 @@ def read_tensors(
     return arrays
 
 
-def _header(layout: Layout, metadata: Mapping[str, str] | None, *, room: int = 0) -> bytes:
-    """What comes before the arrays: a length, JSON, and spaces up to a multiple of 8, or `room`."""
+def read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return where the arrays of a file begin, and its header: an entry each, and the metadata.
+
+    Raises:
+        ModelFileError: Missing, truncated, or no safetensors file.
+    """
+    try:
+        # Checks the header and that the arrays fill the file; reads none of them.
+        with safe_open(path, framework="numpy"), path.open("rb") as raw:
+            start = 8 + int.from_bytes(raw.read(8), "little")
+            return start, json.loads(raw.read(start - 8))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: not a whole safetensors file: {error!s:.200}") from error
+
+
+def header_of(layout: Layout, metadata: Mapping[str, str] | None, *, room: int = 0) -> bytes:
+    """Return what comes before the arrays: length, JSON, spaces up to a multiple of 8, or `room`."""
     entries: dict[str, Any] = {}
     if metadata is not None:
         entries["__metadata__"] = {key: metadata[key] for key in sorted(metadata)}
     begin = 0
-    for name in _in_file_order(layout):
+    for name in in_file_order(layout):
         dtype, shape = layout[name]
         end = begin + _nbytes(dtype, shape)
         entries[name] = {
-            "dtype": _NAMES[np.dtype(dtype)],
+            "dtype": NAMES[np.dtype(dtype)],
             "shape": list(shape),
             "data_offsets": [begin, end],
         }
@@ -211,8 +220,13 @@ def _header(layout: Layout, metadata: Mapping[str, str] | None, *, room: int = 0
     return len(text).to_bytes(8, "little") + text
 
 
-def _in_file_order(layout: Layout) -> list[str]:
-    order = {dtype: number for number, dtype in enumerate(_NAMES)}
+def in_file_order(layout: Layout) -> list[str]:
+    """Return the names of arrays as they lie in a file: the widest types first, then by name.
+
+    Raises:
+        DataError: A type that the format does not know.
+    """
+    order = {dtype: number for number, dtype in enumerate(NAMES)}
     for name, (dtype, _) in layout.items():
         if np.dtype(dtype) not in order:
             raise DataError(f"{name} is {np.dtype(dtype)}, which safetensors files do not hold")

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-
 from sparsedistill.errors import ModelFileError
 from sparsedistill.students import DAN, DANShape
 from sparsedistill.students.registry import from_metadata, to_metadata
 from sparsedistill.students.subwords import SubwordStudent
-from sparsedistill.tensor_files import read_tensors, write_tensors
+from sparsedistill.tensor_files import read_header, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,12 +92,8 @@ def read_rival(path: Path, *, threads: int = 1) -> Student[BagSource, Any]:
 
 def _described(path: Path) -> tuple[StudentKind, Shape]:
     """Return which student a file holds."""
+    _, header = read_header(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path}: not a whole safetensors file: {error!s:.200}") from error
-    try:
-        return from_metadata(metadata)
+        return from_metadata(header.get("__metadata__", {}))
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sparsedistill.bag_source import FeatureDrop
 from sparsedistill.parallel import map_ranges
 from sparsedistill.students.dropout import UnitDropout
 from sparsedistill.students.hybrid import HybridAdam, HybridStudent, check_weights
@@ -164,8 +163,7 @@ class DAN(HybridStudent):
         self, inputs: BagSource, rows: npt.NDArray[np.int64], *, update: int
     ) -> GroupedBags:
         """Return some bags without the features that this update drops, grouped by row."""
-        rate = self.training.feature_dropout
-        drop = FeatureDrop(rate, self._seed, update) if rate else None
+        drop = self.training.drop(self._seed, update)
         return group_for(self.shape.pooling, inputs.take(rows, drop))
 
     def step(

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from sparsedistill.bag_source import FeatureDrop
-from sparsedistill.bags import Bags
 from sparsedistill.errors import DataError
 from sparsedistill.parallel import map_ahead
 from sparsedistill.students.dropout import UnitDropout
 from sparsedistill.students.hybrid import HybridAdam, HybridStudent, check_weights
+from sparsedistill.students.pooling import spread
 from sparsedistill.students.stepping import check_loss, one_torch_thread
 from sparsedistill.students.training import StudentTraining
 from sparsedistill.training.grouping import GroupedBags, group_by_row
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsedistill.bag_source import BagSource
+    from sparsedistill.bags import Bags
     from sparsedistill.objectives import Objective
     from sparsedistill.students.hybrid import Forms
     from sparsedistill.targets import Targets
@@ -201,8 +201,7 @@ class SubwordStudent(HybridStudent):
         Raises:
             DataError: A token is none that the student knows.
         """
-        rate = self.training.feature_dropout
-        drop = FeatureDrop(rate, self._seed, update) if rate else None
+        drop = self.training.drop(self._seed, update)
         return _batch(inputs.take(rows, drop), self.network.rows)
 
     def step(
@@ -302,8 +301,7 @@ def _batch(texts: Bags, rows: int) -> TokenBatch:
         )
     order = np.argsort(-np.diff(texts.offsets), kind="stable")
     ordered = texts.take(order)
-    singly = Bags(ordered.rows, np.arange(len(ordered.rows) + 1))
-    return TokenBatch(order, ordered.offsets, group_by_row(singly))
+    return TokenBatch(order, ordered.offsets, group_by_row(spread(ordered)))
 
 
 def _padded(vectors: Tensor, offsets: npt.NDArray[np.int64], first: int, last: int) -> PaddedTexts:

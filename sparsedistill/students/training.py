@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sparsedistill.bag_source import FeatureDrop
 from sparsedistill.training.table import TableOptions
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ class StudentTraining:
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     second_moment: SecondMoment = "element"
+
+    def drop(self, seed: int, update: int) -> FeatureDrop | None:
+        """Return which n-grams or tokens an update of a run leaves out."""
+        rate = self.feature_dropout
+        return FeatureDrop(rate, seed, update) if rate else None
 
     def table(self, *, dtype: TableType = "float32", pooling: Pooling = "mean") -> TableOptions:
         """Return how a table of a type is kept and updated."""

@@ -6,7 +6,6 @@ goes on from its checkpoint ends in the same bits as one that was not.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sized
 from contextlib import closing
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from sparsedistill.errors import DataError
+from sparsedistill.students.stepping import check_loss
 from sparsedistill.training.best import Best, BestInMemory, BestOnDisk
 from sparsedistill.training.checkpoint import Checkpoints, CurvePoint, RunState
 from sparsedistill.training.loading import one_ahead
@@ -141,10 +141,7 @@ def fit(
             loss = student.step(
                 batch, targets, objective, update=number, learning_rate=recipe.rate(number, total)
             )
-            if not math.isfinite(loss):
-                raise DataError(
-                    f"the loss at update {number} is {loss}; a lower learning rate usually helps"
-                )
+            check_loss(loss, number)
             state.update, state.seconds = number, clock.seconds()
             state.loss_sum += loss
             state.examples += len(targets)

@@ -70,12 +70,11 @@ def memory_plan(
         ngrams_a_text: Known n-grams that a text has on average.
     """
     options = training.table(dtype=shape.table_type)
-    table = shape.rows * shape.width * (2 if shape.table_type == "bfloat16" else 4)
     layers = shape.linear_layers().values()
     widths = 2 * shape.width + sum(outputs for outputs, _ in layers)
     return MemoryPlan(
-        table=table,
-        moments=options.bytes_of(shape.rows, shape.width) - table,
+        table=options.table_bytes(shape.rows, shape.width),
+        moments=options.moment_bytes(shape.rows, shape.width),
         dense=_DENSE * 4 * sum(outputs * inputs for outputs, inputs in layers),
         batch=int(batch_size * (_ACTIVATIONS * 4 * widths + ngrams_a_text * _OCCURRENCE)),
         targets=examples * (4 * shape.classes + 8),

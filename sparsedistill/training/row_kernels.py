@@ -12,7 +12,7 @@ import numpy as np
 
 from sparsedistill.jit import kernel
 from sparsedistill.prefetch import prefetch
-from sparsedistill.training.row_types import number, put
+from sparsedistill.training.row_types import KEY, number, put
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _PART = 64
 _LINE = 64
 _LANES = 16
-_KEY = np.uint32(0x9E3779B1)
 
 
 @kernel
@@ -155,7 +154,7 @@ def update_rows(
     for u in range(begin, end):
         sum_gradient(bag_of[starts[u] : starts[u + 1]], gradients, factor, gradient)
         row = touched[u]
-        key = np.uint32(np.uint32(np.uint32(row) * _KEY + np.uint32(update)) * _KEY)
+        key = np.uint32(np.uint32(np.uint32(row) * KEY + np.uint32(update)) * KEY)
         weights, first = table[row], first_moment[row]
         if second_moment.ndim == 1:
             mean = np.float32(squared_length(gradient) / width)

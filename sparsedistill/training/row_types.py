@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 BFLOAT16 = np.uint16
 _HALF, _LOW = np.uint32(16), np.uint32(0xFFFF)
-_PRIME_1, _PRIME_2 = np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
+# Of the hash that decides how a number is rounded.
+KEY, PRIME_1, PRIME_2 = (np.uint32(n) for n in (0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35))
 _15, _13 = np.uint32(15), np.uint32(13)
 
 
@@ -51,8 +52,8 @@ def _put(row, column, value, key):
 
         def rounded(row, column, value, key):
             # The compiler would make more than 32 bits of each sum and product.
-            noise = np.uint32(np.uint32(key + np.uint32(column)) * _PRIME_1)
-            noise = np.uint32((noise ^ noise >> _15) * _PRIME_2)
+            noise = np.uint32(np.uint32(key + np.uint32(column)) * PRIME_1)
+            noise = np.uint32((noise ^ noise >> _15) * PRIME_2)
             noise ^= noise >> _13
             row[column] = np.uint16(np.uint32(as_bits(value) + (noise & _LOW)) >> _HALF)
 

@@ -15,14 +15,12 @@ import torch
 
 from sparsedistill.bags import Bags
 from sparsedistill.errors import DataError, TeacherError
-from sparsedistill.parallel import map_ranges
 from sparsedistill.students.stepping import one_torch_thread
 from sparsedistill.students.tokens import token_ids
-from sparsedistill.text.buffers import frozen
 from sparsedistill.training.held import put
 from sparsedistill.training.order import update_generator
-from sparsedistill.training.row_kernels import pool_rows
 from sparsedistill.training.row_types import BFLOAT16, from_bfloat16
+from sparsedistill.training.table import pooled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +38,6 @@ _FIT_ROWS = 32_768
 _NGRAM_TOKENS = 64
 # Variance, as a share of the mean's square, that is rounding.
 _ALIKE = 1e-12
-_BAGS_A_CALL = 1024
 
 
 def start_from_teacher(
@@ -88,10 +85,12 @@ def start_from_teacher(
     frequent = reader.read(0, min(rows, _FIT_ROWS))
     known = frequent.take(np.flatnonzero(np.diff(frequent.offsets)))
     # The mean and the turn are both linear, so tokens are turned instead of n-grams.
-    turned = _turned(embeddings, _pooled(embeddings, known, threads), width, scale)
+    turned = _turned(
+        embeddings, pooled(embeddings, known, mean=True, threads=threads), width, scale
+    )
     for first in range(0, rows, _BLOCK):
         bags = reader.read(first, min(first + _BLOCK, rows))
-        values = _pooled(turned, bags, threads)
+        values = pooled(turned, bags, mean=True, threads=threads)
         if values.shape[1] < width:
             generator = update_generator(seed, first // _BLOCK, _START)
             size = len(values), width - values.shape[1]
@@ -124,20 +123,6 @@ class _TokenReader:
         known = ~np.isin(found.rows, self.tokenizer.all_special_ids)
         before = np.concatenate([[0], np.cumsum(known)])
         return Bags(found.rows[known], before[found.offsets])
-
-
-def _pooled(
-    embeddings: npt.NDArray[np.float32], bags: Bags, threads: int
-) -> npt.NDArray[np.float32]:
-    """Return the mean embedding of each bag, zero for an empty one, float32 [bags, width]."""
-    out = np.empty((len(bags), embeddings.shape[1]), np.float32)
-    table = frozen(embeddings, np.float32)
-
-    def work(begin: int, end: int) -> None:
-        pool_rows(bags.rows, bags.offsets[begin : end + 1], table, True, out[begin:end])
-
-    map_ranges(work, len(bags), block=_BAGS_A_CALL, threads=threads)
-    return out
 
 
 def _turned(

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from sparsedistill.errors import ModelFileError
+from sparsedistill.tensor_files import NAMES, header_of, in_file_order, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT_FILE = "checkpoint.json"
 _BLOCK = 8 << 20
-_LETTERS = {"f": "F", "i": "I", "u": "U"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,37 +102,17 @@ class Place:
 
     def is_of(self, dtype: np.dtype[Any]) -> bool:
         """Whether the array is of that type."""
-        return self.dtype == _name_of(dtype)
+        return self.dtype == NAMES[dtype]
 
 
 def layout_of(
     parts: Mapping[str, Part], metadata: Mapping[str, str] | None = None
 ) -> tuple[bytes, dict[str, Place]]:
     """Return the header of a file of those parts, and where each is, in the order of the file."""
-    # The widest types first, so that each array begins at a multiple of its numbers' size.
-    names = sorted(parts, key=lambda name: (-parts[name].values.itemsize, name))
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    begin = 0
-    for name in names:
-        part = parts[name]
-        entries[name] = {
-            "dtype": _name_of(part.values.dtype),
-            "shape": list(part.shape),
-            "data_offsets": [begin, begin + part.nbytes],
-        }
-        begin += part.nbytes
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text = text.ljust(len(text) + -len(text) % 8)
-    header = len(text).to_bytes(8, "little") + text
-    places = {
-        name: Place(
-            entries[name]["dtype"],
-            tuple(entries[name]["shape"]),
-            len(header) + entries[name]["data_offsets"][0],
-        )
-        for name in names
-    }
-    return header, places
+    layout = {name: (part.values.dtype, part.shape) for name, part in parts.items()}
+    header = header_of(layout, metadata)
+    places = _places(json.loads(header[8:]), len(header))
+    return header, {name: places[name] for name in in_file_order(layout)}
 
 
 def write_parts(path: Path, parts: Mapping[str, Part]) -> Stored:
@@ -177,21 +156,8 @@ def read_layout(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
     Raises:
         ModelFileError: Missing, truncated, or no safetensors file.
     """
-    try:
-        # Checks the header, and that the arrays fill the file; reads none of them.
-        with safe_open(path, framework="numpy") as checked:
-            metadata = dict(checked.metadata() or {})
-        with path.open("rb") as file:
-            start = 8 + int.from_bytes(file.read(8), "little")
-            entries = json.loads(file.read(start - 8))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: not a whole safetensors file: {error!s:.200}") from error
-    places = {
-        name: Place(entry["dtype"], tuple(entry["shape"]), start + entry["data_offsets"][0])
-        for name, entry in entries.items()
-        if name != "__metadata__"
-    }
-    return places, metadata
+    start, entries = read_header(path)
+    return _places(entries, start), dict(entries.get("__metadata__", {}))
 
 
 def read_into(
@@ -251,6 +217,14 @@ def fsync_directory(directory: Path) -> None:
         os.fsync(handle)
 
 
+def _places(entries: Mapping[str, Any], start: int) -> dict[str, Place]:
+    return {
+        name: Place(entry["dtype"], tuple(entry["shape"]), start + entry["data_offsets"][0])
+        for name, entry in entries.items()
+        if name != "__metadata__"
+    }
+
+
 def _blocks(header: bytes, parts: list[Part]) -> Iterator[bytes | memoryview]:
     yield header
     for part in parts:
@@ -272,7 +246,3 @@ def _rows_a_block(values: NDArray[Any]) -> int:
 
 def _bytes_of(values: NDArray[Any]) -> memoryview:
     return values.reshape(-1).view(np.uint8).data
-
-
-def _name_of(dtype: np.dtype[Any]) -> str:
-    return f"{_LETTERS[dtype.kind]}{8 * dtype.itemsize}"

@@ -58,7 +58,8 @@ def check_subword_memory(
         ConfigError: It does not fit; the message has what it needs.
     """
     forms = network.weights()
-    table = 4 * math.prod(forms.pop("table")[1])
+    del forms["table"]
+    options = training.table()
     dense = sum(math.prod(shape) for _, shape in forms.values())
     # Every weight matrix has a state of so many numbers for each token it is used on.
     states = sum(shape[0] for _, shape in forms.values() if len(shape) > 1)
@@ -66,8 +67,8 @@ def check_subword_memory(
     in_slices = slices * SLICE * longest * _STATES * (network.width + states)
     in_batch = int(batch_size * tokens_a_text * (_VECTOR * network.width + _TOKEN))
     plan = MemoryPlan(
-        table=table,
-        moments=training.table().bytes_of(network.rows, network.width) - table,
+        table=options.table_bytes(network.rows, network.width),
+        moments=options.moment_bytes(network.rows, network.width),
         dense=dense * (_DENSE + _DENSE_OF_A_SLICE * (slices + 1)),
         batch=in_batch + in_slices,
         targets=examples * (4 * network.classes + 8),

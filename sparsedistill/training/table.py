@@ -18,11 +18,11 @@ import torch
 
 from sparsedistill.bags import first_beyond
 from sparsedistill.errors import DataError
-from sparsedistill.parallel import map_ranges
+from sparsedistill.parallel import map_ahead, map_ranges
 from sparsedistill.text.buffers import frozen
 from sparsedistill.training.order import update_generator
 from sparsedistill.training.row_kernels import gradient_norms, pool_rows, update_rows
-from sparsedistill.training.row_types import BFLOAT16, from_bfloat16, to_bfloat16
+from sparsedistill.training.row_types import BFLOAT16, to_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,12 +74,13 @@ class TableOptions:
         """NumPy's type of the numbers in the table."""
         return BFLOAT16 if self.dtype == "bfloat16" else np.float32
 
-    def bytes_of(self, rows: int, width: int) -> int:
-        """Return what the table and its moments take."""
-        per_number = (2 if self.dtype == "bfloat16" else 4) + 4
-        if self.second_moment == "element":
-            return rows * width * (per_number + 4)
-        return rows * (width * per_number + 4)
+    def table_bytes(self, rows: int, width: int) -> int:
+        """Return what the numbers of the table take."""
+        return rows * width * np.dtype(self.stored).itemsize
+
+    def moment_bytes(self, rows: int, width: int) -> int:
+        """Return what Adam's moments take, float32."""
+        return 4 * rows * (width + (1 if self.second_moment == "row" else width))
 
     def constants(self, update: int, learning_rate: float, factor: float) -> npt.NDArray[Any]:
         """Return what the arithmetic of one update needs, float32, as ``update_rows`` has it."""
@@ -203,24 +204,10 @@ class CpuTable:
         stored = values if self.options.dtype == "float32" else to_bfloat16(values)
         self.weights[first : first + len(values)] = stored
 
-    def rows(self, which: npt.NDArray[np.integer[Any]] | slice) -> npt.NDArray[np.float32]:
-        """Return rows as float32, copied."""
-        found = self.weights[which]
-        return from_bfloat16(found) if self.options.dtype == "bfloat16" else found.copy()
-
     def pool(self, bags: Bags) -> Tensor:
         """As ``EmbeddingTable`` has it."""
-        out = np.empty((len(bags), self.weights.shape[1]), np.float32)
-        check_rows(bags, len(self.weights))
         mean = self.options.pooling == "mean"
-        weights = frozen(self.weights, self.weights.dtype)
-
-        def work(begin: int, end: int) -> None:
-            offsets = bags.offsets[begin : end + 1]
-            pool_rows(bags.rows, offsets, weights, mean, out[begin:end])
-
-        map_ranges(work, len(bags), block=_BAGS_A_CALL, threads=self._threads)
-        return torch.from_numpy(out)
+        return torch.from_numpy(pooled(self.weights, bags, mean=mean, threads=self._threads))
 
     def norm_squared(self, batch: GroupedBags, gradient: Tensor) -> float:
         """As ``EmbeddingTable`` has it."""
@@ -271,12 +258,34 @@ class CpuTable:
         pieces = 1 if small or self._threads == 1 else self._threads * _PIECES
         cuts = np.searchsorted(cost, np.linspace(0, cost[-1], pieces + 1))
         spans = [(int(a), int(b)) for a, b in pairwise(cuts) if a < b]
+        threads = min(self._threads, len(spans))
+        for _ in map_ahead(lambda span: work(*span), spans, threads=threads):
+            pass
 
-        def some(begin: int, end: int) -> None:
-            for span in spans[begin:end]:
-                work(*span)
 
-        map_ranges(some, len(spans), block=1, threads=self._threads)
+def pooled(
+    weights: npt.NDArray[Any], bags: Bags, *, mean: bool, threads: int
+) -> npt.NDArray[np.float32]:
+    """Return the sum or the mean of the rows of every bag, float32 [bags, width].
+
+    Args:
+        weights: float32 or bfloat16 [rows, width].
+        bags: Of its rows; an empty one gives zero.
+        mean: Divide by the number of rows.
+        threads: Any number gives the same bytes.
+
+    Raises:
+        DataError: A bag has a row that is not there.
+    """
+    check_rows(bags, len(weights))
+    out = np.empty((len(bags), weights.shape[1]), np.float32)
+    table = frozen(weights, weights.dtype)
+
+    def work(begin: int, end: int) -> None:
+        pool_rows(bags.rows, bags.offsets[begin : end + 1], table, mean, out[begin:end])
+
+    map_ranges(work, len(bags), block=_BAGS_A_CALL, threads=threads)
+    return out
 
 
 def check_rows(bags: Bags, rows: int) -> None:

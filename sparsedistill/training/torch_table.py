@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import embedding_bag
 
 from sparsedistill.training.held import put
+from sparsedistill.training.row_types import KEY, PRIME_1, PRIME_2
 from sparsedistill.training.table import CpuTable, check_rows
 
 if TYPE_CHECKING:
@@ -230,4 +231,4 @@ def _signed(number: int) -> int:
     return number - (1 << 32) if number >> 31 else number
 
 
-_KEY, _PRIME_1, _PRIME_2 = (_signed(n) for n in (0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35))
+_KEY, _PRIME_1, _PRIME_2 = (_signed(int(n)) for n in (KEY, PRIME_1, PRIME_2))

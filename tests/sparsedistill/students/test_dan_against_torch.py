@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from bag_cases import bags_of, random_bags
+from helpers.random_bags import bags_of, random_bags
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from bag_cases import random_bags
+from helpers.random_bags import random_bags
 
 from sparsedistill.errors import DataError
 from sparsedistill.objectives import Soft

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from bag_cases import bags_of
+from helpers.random_bags import bags_of
 
 from sparsedistill.errors import ConfigError, DataError, ModelFileError
 from sparsedistill.objectives import Hard

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from bag_cases import bags_of
+from helpers.random_bags import bags_of
 
 from sparsedistill.errors import DataError
 from sparsedistill.objectives import Hard, Soft

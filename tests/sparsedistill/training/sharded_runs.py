@@ -10,7 +10,7 @@ import traceback
 from datetime import timedelta
 
 import numpy as np
-from table_cases import random_bags
+from helpers.random_bags import random_bags
 
 from sparsedistill.objectives import Soft
 from sparsedistill.students import DAN, DANShape, StudentTraining

@@ -1,9 +1,8 @@
-"""Tables to be tested alike, random bags that hold what goes wrong first, and a readable oracle."""
+"""Tables to be tested alike, and a readable oracle."""
 
 import numpy as np
 import torch
 
-from sparsedistill.bags import Bags
 from sparsedistill.training.grouping import group_by_row
 from sparsedistill.training.held import on_host
 from sparsedistill.training.row_types import from_bfloat16
@@ -27,20 +26,6 @@ def numbers(table):
     """The rows of a table, float32."""
     stored = on_host(table.weights)
     return from_bfloat16(stored) if stored.dtype == np.uint16 else stored.copy()
-
-
-def bags_of(lists):
-    offsets = np.cumsum([0, *map(len, lists)])
-    return Bags(np.array([row for bag in lists for row in bag], np.int32), offsets)
-
-
-def random_bags(rng, count, rows, *, longest=8):
-    """Bags with an empty one, repeated rows, and row 0 in all that are not empty."""
-    lists = []
-    for number in range(count):
-        bag = rng.integers(0, rows, rng.integers(0, longest)).tolist()
-        lists.append([] if number == count // 2 else [0, *bag, *bag[:1]])
-    return bags_of(lists)
 
 
 def random_update(table, bags, gradient, *, update=1, rate=0.01, factor=1.0):

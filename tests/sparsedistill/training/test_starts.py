@@ -2,17 +2,18 @@
 
 import numpy as np
 import pytest
+from helpers.random_bags import bags_of
 from helpers.tiny_task import COMMON, TOPICS, WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from table_cases import TABLES, bags_of, numbers
+from table_cases import TABLES, numbers
 
 from sparsedistill.errors import DataError, TeacherError
 from sparsedistill.students import DAN, DANShape
 from sparsedistill.students.tokens import teacher_embeddings
 from sparsedistill.teacher.checkpoint import load_tokenizer
 from sparsedistill.text.ngram_spec import NgramSpec
-from sparsedistill.training import starts
+from sparsedistill.training import starts, table
 from sparsedistill.training.row_types import from_bfloat16
 from sparsedistill.training.starts import same_ngrams, start_from_student, start_from_teacher
 from sparsedistill.training.table import CpuTable, TableOptions
@@ -125,7 +126,7 @@ def test_ngrams_are_read_as_words_that_follow_another():
 @pytest.mark.parametrize("kind", sorted(TABLES))
 def test_neither_threads_nor_blocks_nor_the_kind_of_table_change_a_row(teacher, monkeypatch, kind):
     expected = started(teacher)
-    monkeypatch.setattr(starts, "_BAGS_A_CALL", 7)
+    monkeypatch.setattr(table, "_BAGS_A_CALL", 7)
     for block, threads in ((16_384, 3), (50, 1), (50, 2)):
         monkeypatch.setattr(starts, "_BLOCK", block)
         np.testing.assert_array_equal(started(teacher, kind=kind, threads=threads), expected)

@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from helpers.random_bags import bags_of, random_bags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_cases import (
     TABLES,
     DenseOracle,
-    bags_of,
     make_table,
     numbers,
-    random_bags,
     random_update,
 )
 
