@@ -201,7 +201,7 @@ def read_header(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def header_of(layout: Layout, metadata: Mapping[str, str] | None, *, room: int = 0) -> bytes:
-    """Return what comes before the arrays: length, JSON, spaces up to a multiple of 8, or `room`."""
+    """Return what comes before the arrays: length, JSON, spaces to a multiple of 8 or `room`."""
     entries: dict[str, Any] = {}
     if metadata is not None:
         entries["__metadata__"] = {key: metadata[key] for key in sorted(metadata)}
