@@ -1,15 +1,14 @@
 """The teacher's logits of a shard, by row id: computed here, or taken from a file made elsewhere.
 
-A file made elsewhere (``[logits] path``: an LLM behind an API, an earlier run) is matched by text;
-rows it does not cover are left out, and the share it covers is stated. Either way a shard holds
-``id`` and ``logits`` in the order of the task's labels, and says in its metadata which labels and
-whose logits.
+A pass over a shard keeps a journal, so that one that was killed goes on where it was. Rows that the
+teacher fails on go to a quarantine table with the reason, and too many of them stop the run. A file
+made elsewhere (``[logits] path``: an LLM behind an API, an earlier run) is matched by text; rows it
+does not cover are left out, and the share it covers is stated.
 """
 
 from __future__ import annotations
 
-import json
-import threading
+from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,25 +18,28 @@ import pyarrow as pa
 from pydantic import Field
 
 from sparsedistill.errors import DataError
-from sparsedistill.metrics import accuracy
-from sparsedistill.teacher.labelling import LabellingOptions, Teacher
-from storage import ArtifactStore, ArtifactWriter, Recipe, expand_sources, read_table, write_table
+from sparsedistill.metrics import accuracy, softmax
+from sparsedistill.teacher.devices import device_in_turn, teacher_devices
+from sparsedistill.teacher.journal import Journal
+from sparsedistill.teacher.labelling import Engine, LabellingOptions, Teacher
+from storage import ArtifactStore, ArtifactWriter, Recipe, expand_sources, write_table
 from tasks.given_logits import GivenLogits, read_given_logits
-from tasks.shards import Texts, TextShard, open_input, positions, read_shard
+from tasks.logit_file import FILE, aligned_logits, write_logits
+from tasks.shards import Texts, TextShard, open_input, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
 from tasks.teacher import MODEL_DIRECTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from sparsedistill.teacher.labelling import Labelled
     from storage import Artifact, Input
 
-KIND, VERSION = "logits", 1
-FILE = "logits.parquet"
-_DTYPES = {"float16": pa.float16(), "float32": pa.float32()}
+KIND, VERSION = "logits", 2
+QUARANTINE_FILE = "quarantine.parquet"
+CONFIDENCE_BINS = 20
+_JOURNAL = "labelled.journal"
 _ENOUGH_ROWS = 30
-# One pass at a time in a process: a second would fight the first for the cores or the GPU.
-_ONE_AT_A_TIME = threading.Lock()
 
 
 class LogitsConfig(Table):
@@ -52,14 +54,28 @@ class LogitsConfig(Table):
     dtype: Literal["auto", "float16", "float32"] = Field(
         "auto", description="auto: float16 unless that changes the teacher's accuracy on dev"
     )
-    token_budget: int = Field(4096, ge=64, description="padded tokens in a batch")
+    top_k: int | None = Field(
+        None, ge=1, description="of each row only the best logits and the weight of the rest"
+    )
+    engine: Engine = Field("torch", description="openvino: compiled for the CPU, fast in bfloat16")
+    token_budget: int | None = Field(
+        None, ge=64, description="tokens in a batch; what the device has best where not given"
+    )
+    max_quarantined_share: float = Field(
+        0.001, ge=0, le=1, description="more rows of a shard that the teacher fails on stop the run"
+    )
     alignment_tolerance: float = Field(
         0.002, ge=0, description="by how much stored logits of dev may miss the teacher's accuracy"
     )
 
 
 def jobs(
-    config: LogitsConfig, shards: Sequence[TextShard], teacher: Made, *, threads: int
+    config: LogitsConfig,
+    shards: Sequence[TextShard],
+    teacher: Made,
+    *,
+    threads: int,
+    devices: Sequence[str] | None = None,
 ) -> list[Job]:
     """Return one job a shard, labelled by the teacher."""
     statistics = teacher.statistics
@@ -67,21 +83,27 @@ def jobs(
         statistics["float16_accuracy"] == statistics["dev_accuracy"]
     )
     dtype = config.dtype if config.dtype != "auto" else ("float16" if keeps else "float32")
+    reading = ("labels", "max_length", "long_texts", "overlap", "precision")
+    runtime = {
+        "threads": threads,
+        "devices": None if devices is None else list(devices),
+        "max_quarantined_share": config.max_quarantined_share,
+    }
     return [
         Job(
             Recipe(
                 KIND,
                 VERSION,
                 config={
-                    "labels": statistics["labels"],
+                    **{name: statistics[name] for name in reading},
                     "dtype": dtype,
-                    "max_length": statistics["max_length"],
+                    "top_k": config.top_k,
+                    "engine": config.engine,
                     "token_budget": config.token_budget,
-                    "precision": statistics["precision"],
                 },
                 inputs={"texts": (shard.input,), "teacher": (teacher.as_input(),)},
             ),
-            runtime={"threads": threads},
+            runtime=runtime,
             label=shard.name,
         )
         for shard in shards
@@ -107,6 +129,7 @@ def given_jobs(
                 config={
                     "labels": list(labels),
                     "dtype": "float16" if config.dtype == "auto" else config.dtype,
+                    "top_k": config.top_k,
                     "given": [source.fingerprint for source in sources],
                     "given_labels": columns,
                 },
@@ -121,53 +144,48 @@ def given_jobs(
 
 def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Progress) -> None:
     """Write the logits of one shard."""
+    config: Mapping[str, Any] = job.recipe.config
     texts = read_shard(store, single_input(job.recipe, "texts"))
-    labels = [str(label) for label in job.recipe.config["labels"]]  # type: ignore[union-attr]
-    if "given" in job.recipe.config:
-        fingerprints: Any = job.recipe.config["given"]
+    reasons: dict[int, str] = {}
+    if "given" in config:
         given = _given(
             tuple(job.runtime["urls"]),
-            tuple(fingerprints),
-            tuple(labels),
-            _given_labels(job.recipe),
+            tuple(config["given"]),
+            tuple(config["labels"]),
+            tuple(config["given_labels"]) if config["given_labels"] else None,
         )
         found = given.lookup(texts.texts)
-        ids, values = texts.ids[found >= 0], given.logits[found[found >= 0]]
-        whose = "given"
+        there, whose = found >= 0, "given"
+        values = given.logits[found[there]]
     else:
-        ids, whose = texts.ids, single_input(job.recipe, "teacher").digest
-        values = _ask_teacher(job, store, texts, labels, progress)
-    table = _table(ids, values, dtype=str(job.recipe.config["dtype"]), labels=labels, whose=whose)
-    write_table(writer.path(FILE), table)
-    writer.set_rows(FILE, len(ids))
+        labelled = _ask_teacher(job, store, texts, progress)
+        reasons, whose = labelled.failures, single_input(job.recipe, "teacher").digest
+        _check_failures(reasons, texts, share=float(job.runtime["max_quarantined_share"]))
+        there = np.ones(len(texts), bool)
+        there[list(reasons)] = False
+        values = labelled.logits[there]
+    write_logits(
+        writer.path(FILE),
+        texts.ids[there],
+        values,
+        dtype=config["dtype"],
+        labels=config["labels"],
+        whose=whose,
+        top_k=config["top_k"],
+    )
+    _write_quarantine(writer, texts, reasons)
+    writer.set_rows(FILE, len(values))
     writer.statistics.update(
-        rows=len(ids),
-        covered=len(ids) / max(len(texts), 1),
-        labels=labels,
-        predicted=np.bincount(values.argmax(axis=1), minlength=len(labels)).tolist(),
+        rows=len(values),
+        covered=len(values) / max(len(texts), 1),
+        labels=config["labels"],
+        predicted=np.bincount(values.argmax(axis=1), minlength=len(config["labels"])).tolist(),
+        confidence=_confidence(values),
+        quarantined=dict(sorted(Counter(reasons.values()).items())),
     )
 
 
 STAGE = Stage(KIND, VERSION, build)
-
-
-def read_logits(artifact: Artifact) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
-    """Return ids uint64 [rows] and logits float32 [rows, classes] of a shard."""
-    table = read_table(artifact.path(FILE))
-    column = table["logits"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0)
-    width = column.type.list_size
-    return table["id"].to_numpy(), column.flatten().to_numpy().astype(np.float32).reshape(-1, width)
-
-
-def aligned_logits(artifact: Artifact, texts: Texts) -> npt.NDArray[np.float32]:
-    """Return the logits of every row, float32 [rows, classes]; NaN where there are none."""
-    ids, values = read_logits(artifact)
-    where = positions(texts.ids, ids)
-    out = np.full((len(texts), values.shape[1]), np.nan, np.float32)
-    out[where >= 0] = values[where[where >= 0]]
-    return out
 
 
 def check_alignment(logits: Artifact, dev: Texts, *, expected: float, tolerance: float) -> None:
@@ -212,16 +230,8 @@ def check_given(logits: Artifact, dev: Texts) -> None:
         )
 
 
-def _ask_teacher(
-    job: Job, store: ArtifactStore, texts: Texts, labels: list[str], progress: Progress
-) -> npt.NDArray[np.float32]:
-    config = job.recipe.config
-    options = LabellingOptions(
-        max_length=int(config["max_length"]),  # type: ignore[arg-type]
-        token_budget=int(config["token_budget"]),  # type: ignore[arg-type]
-        threads=job.runtime["threads"],
-        precision=config["precision"],  # type: ignore[arg-type]
-    )
+def _ask_teacher(job: Job, store: ArtifactStore, texts: Texts, progress: Progress) -> Labelled:
+    config: Mapping[str, Any] = job.recipe.config
     done = 0
 
     def advance(rows: int) -> None:
@@ -229,16 +239,32 @@ def _ask_teacher(
         done += rows
         progress(done / max(len(texts), 1))
 
-    with _ONE_AT_A_TIME:
-        teacher = _teacher(store.url, single_input(job.recipe, "teacher"), tuple(labels), options)
-        return teacher.logits(list(texts.texts), progress=advance)
+    with device_in_turn(teacher_devices(job.runtime["devices"])) as device:
+        options = LabellingOptions(
+            max_length=config["max_length"],
+            long_texts=config["long_texts"],
+            overlap=config["overlap"],
+            token_budget=config["token_budget"],
+            threads=job.runtime["threads"],
+            device=device,
+            precision=config["precision"],
+            engine=config["engine"],
+        )
+        teacher = _teacher(
+            store.url, single_input(job.recipe, "teacher"), tuple(config["labels"]), options
+        )
+        path = store.workspace(job.recipe) / _JOURNAL
+        # Another budget cuts other batches, so what was kept of them fits no more.
+        fingerprint = f"{job.recipe.key} {teacher.token_budget}"
+        with Journal(path, fingerprint=fingerprint) as journal:
+            return teacher.label(texts.texts, journal=journal, progress=advance)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _teacher(
     store_url: str, reference: Input, labels: tuple[str, ...], options: LabellingOptions
 ) -> Teacher:
-    """Return the teacher, loaded once for all shards that this process labels."""
+    """Return the teacher, loaded once a device for all shards that this process labels."""
     directory = open_input(ArtifactStore(store_url), reference).directory() / MODEL_DIRECTORY
     return Teacher(directory, labels=labels, options=options)
 
@@ -255,29 +281,37 @@ def _given(
     return read_given_logits(urls, labels=labels, given_labels=given_labels)
 
 
-def _given_labels(recipe: Recipe) -> tuple[str, ...] | None:
-    names: Any = recipe.config["given_labels"]
-    return tuple(names) if names else None
+def _check_failures(reasons: Mapping[int, str], texts: Texts, *, share: float) -> None:
+    """Refuse a shard of which the teacher fails on too many rows.
 
-
-def _table(
-    ids: npt.NDArray[np.uint64],
-    values: npt.NDArray[np.float32],
-    *,
-    dtype: str,
-    labels: list[str],
-    whose: str,
-) -> pa.Table:
-    with np.errstate(over="ignore"):
-        stored = values.astype(dtype)
-    if not np.isfinite(stored).all():
-        row = int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
-        raise DataError(
-            f"the logits of row {row} (id {int(ids[row])}) are not finite as {dtype}: "
-            f"{values[row].tolist()}; set [logits] dtype = 'float32' if they are only large"
-        )
-    column = pa.FixedSizeListArray.from_arrays(
-        pa.array(stored.reshape(-1), _DTYPES[dtype]), len(labels)
+    Raises:
+        DataError: They are more than this share; the message names the first of them.
+    """
+    if len(reasons) <= share * len(texts):
+        return
+    row = min(reasons)
+    raise DataError(
+        f"the teacher fails on {len(reasons)} of the {len(texts)} rows, more than [logits] "
+        f"max_quarantined_share = {share:g} lets pass; first row {row} (id {int(texts.ids[row])}): "
+        f"{reasons[row]}: {texts.texts[row][:80]!r}. Mend the teacher or the text, or raise the "
+        "share to go on without such rows"
     )
-    table = pa.table({"id": pa.array(ids), "logits": column})
-    return table.replace_schema_metadata({"label_names": json.dumps(labels), "teacher": whose})
+
+
+def _write_quarantine(writer: ArtifactWriter, texts: Texts, reasons: Mapping[int, str]) -> None:
+    rows = sorted(reasons)
+    table = pa.table(
+        {
+            "id": pa.array(texts.ids[rows]),
+            "row": pa.array(rows, pa.int64()),
+            "reason": pa.array([reasons[row] for row in rows], pa.string()),
+        }
+    )
+    write_table(writer.path(QUARANTINE_FILE), table)
+
+
+def _confidence(values: npt.NDArray[np.float32]) -> list[int]:
+    """Return how many rows have their greatest probability in each of 20 equal bins of 0 to 1."""
+    greatest = softmax(values).max(axis=1, initial=0.0)
+    counts, _ = np.histogram(greatest, bins=CONFIDENCE_BINS, range=(0.0, 1.0))
+    return [int(count) for count in counts]

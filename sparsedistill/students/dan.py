@@ -28,8 +28,9 @@ from sparsedistill.students.pooling import (
     of_table,
     spread,
 )
-from sparsedistill.students.stepping import check_loss, device_named, one_torch_thread
+from sparsedistill.students.stepping import check_loss, device_named
 from sparsedistill.students.training import StudentTraining
+from sparsedistill.torch_threads import one_torch_thread
 from sparsedistill.training.order import update_generator
 from sparsedistill.training.table import TableOptions, start_at_random
 from sparsedistill.training.torch_table import table_on

@@ -1,15 +1,12 @@
-"""A linear layer, forward and backward, by the faster of torch's two libraries.
-
-On CPUs that are not Intel's, MKL, which torch multiplies float32 matrices with, uses half of what
-the processor has; oneDNN, which torch carries too, uses all of it (docs/training.md has figures).
-torch reaches it by an operator that its compiler uses; where a version has none, MKL does the work.
-"""
+"""A linear layer, forward and backward, by the faster of torch's two libraries."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from sparsedistill.onednn import has_onednn, product
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +23,7 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         weight: float32 [outputs, inputs].
         bias: float32 [outputs].
     """
-    if min(weight.shape) < _LEAST or not _has_onednn(values):
+    if min(weight.shape) < _LEAST or not has_onednn(values):
         return torch.addmm(bias, values, weight.T)
     return _Linear.apply(values, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -35,25 +32,11 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(values, weight)
-        return _product(values, weight, bias)
+        return product(values, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:  # noqa: ANN401
         (gradient,) = gradients
         values, weight = ctx.saved_tensors
-        by_values = _product(gradient, weight.T) if ctx.needs_input_grad[0] else None
-        return by_values, _product(gradient.T, values.T), gradient.sum(0)
-
-
-def _product(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return ``values @ weight.T`` by oneDNN."""
-    return torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")  # type: ignore[no-any-return]
-
-
-def _has_onednn(values: Tensor) -> bool:
-    return (
-        values.device.type == "cpu"
-        and values.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+        by_values = product(gradient, weight.T) if ctx.needs_input_grad[0] else None
+        return by_values, product(gradient.T, values.T), gradient.sum(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from sparsedistill.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -44,21 +43,6 @@ def device_named(name: str) -> torch.device:
             "trained on the processor where no device is named"
         )
     return device
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Have torch work in the thread it is called from: a student shares the work out itself.
-
-    Two ways of sharing at once would have more threads than cores; and what torch's own threads sum
-    up comes out with other last bits where there is another number of them.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def dense_adam(

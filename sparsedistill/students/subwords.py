@@ -22,8 +22,9 @@ from sparsedistill.parallel import map_ahead
 from sparsedistill.students.dropout import UnitDropout
 from sparsedistill.students.hybrid import HybridAdam, HybridStudent, check_weights
 from sparsedistill.students.pooling import spread
-from sparsedistill.students.stepping import check_loss, one_torch_thread
+from sparsedistill.students.stepping import check_loss
 from sparsedistill.students.training import StudentTraining
+from sparsedistill.torch_threads import one_torch_thread
 from sparsedistill.training.grouping import GroupedBags, group_by_row
 from sparsedistill.training.order import update_generator
 from sparsedistill.training.table import CpuTable, TableOptions, start_at_random

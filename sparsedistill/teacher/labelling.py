@@ -1,34 +1,50 @@
-"""The teacher over many texts: logits in row order, batches by a budget of tokens.
+"""The teacher over many texts: logits in row order, as fast as the device allows.
 
-Rows are sorted by length, so that a batch holds rows of like length and little padding; a batch
-takes as many rows as fit the token budget; the logits go back to the rows' own places. Truncation
-is the tokenizer's own, which keeps the special end token.
+Texts go through in blocks: while the model works on one, the next is cut into tokens in another
+thread. Rows of a block are sorted by length and read in batches (``batching.py``); their logits go
+back to the rows' own places. What is done can be kept in a journal, so that a killed pass goes on
+where it was; a row that fails is told of with its reason and costs no other row.
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from sparsedistill.errors import DataError, TeacherError
+from sparsedistill.teacher.batching import equal_length_batches, token_budget_batches
 from sparsedistill.teacher.checkpoint import load_classifier
+from sparsedistill.teacher.encoding import Encoder, LongTexts, Padding, Pieces, longest_input
 from sparsedistill.teacher.quiet import quiet_transformers
+from sparsedistill.teacher.session import Precision, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
-    import torch
 
-    Encoded = dict[str, list[npt.NDArray[np.int32]]]
+    from sparsedistill.teacher.journal import Journal
+    from sparsedistill.text.buffers import TextBuffer
 
-Precision = Literal["float32", "bfloat16"]
+    Floats = npt.NDArray[np.float32]
 
-_TOKENIZE_ROWS = 4096
+__all__ = ["Labelled", "LabellingOptions", "LongTexts", "Precision", "Teacher", "label_columns"]
+
+Engine = Literal["torch", "openvino"]
+
+NOT_FINITE = "the teacher's logits are not finite"
+
+# Rows that are sorted together: enough that most lengths fill batches, few enough to hold.
+_BLOCK_ROWS = 32_768
+# On a CPU more tokens make nothing faster; a GPU is tried with the most, and halved till they fit.
+_CPU_TOKENS = 2048
+_GPU_TOKENS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +52,40 @@ class LabellingOptions:
     """How the teacher is run.
 
     Attributes:
-        max_length: Tokens of a row that the teacher sees, special ones among them.
-        token_budget: Padded tokens in a batch. Changes speed, and the last bits of the logits.
-        threads: Of torch on the CPU; None leaves torch's own choice.
+        max_length: Tokens of a text, or of a window of it, that the teacher reads at once, special
+            ones among them; no more than the model has positions for.
+        long_texts: ``truncate`` cuts the end off a longer text; ``windows`` reads it in windows and
+            takes the mean of their logits.
+        overlap: Tokens that a window shares with the one before.
+        token_budget: Tokens in a batch; None takes what is best on a CPU, and on a GPU the most
+            that fits its memory.
+        threads: Of the CPU; None takes torch's own choice.
         device: A torch device; None takes the first GPU there is, else the CPU.
-        precision: Of the products; bfloat16 is three times as fast where the processor has it,
-            and moves the logits by some hundredths.
+        precision: Of the products. What bfloat16 saves and what it moves: docs/teacher.md.
+        engine: ``openvino`` compiles the model for a CPU.
     """
 
     max_length: int = 512
-    token_budget: int = 4096
+    long_texts: LongTexts = "truncate"
+    overlap: int = 64
+    token_budget: int | None = None
     threads: int | None = None
     device: str | None = None
     precision: Precision = "float32"
+    engine: Engine = "torch"
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What the teacher says of some texts.
+
+    Attributes:
+        logits: float32 [rows, classes]; NaN in rows that failed.
+        failures: Rows that failed, and why.
+    """
+
+    logits: Floats
+    failures: dict[int, str]
 
 
 class Teacher:
@@ -61,6 +98,7 @@ class Teacher:
 
     Raises:
         TeacherError: It has no tokenizer, or its labels do not fit the task's.
+        ConfigError: The device has not what the options ask for.
     """
 
     def __init__(
@@ -73,21 +111,33 @@ class Teacher:
     ) -> None:
         import torch
 
-        if options.threads:
-            torch.set_num_threads(options.threads)
-        self._options = options
-        self._device = torch.device(
-            options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer, model = load_classifier(directory, revision=revision)
+        self.parameters = sum(weights.numel() for weights in model.parameters())
+        self._columns = label_columns(model.config.id2label, labels)
+        longest = longest_input(tokenizer, model, options.max_length)
+        self._encoder = Encoder(
+            tokenizer,
+            accepted=inspect.signature(model.forward).parameters,
+            longest=longest,
+            long_texts=options.long_texts,
+            overlap=options.overlap,
         )
-        self._tokenizer, self._model = load_classifier(directory, revision=revision)
-        self._columns = label_columns(self._model.config.id2label, labels)
-        self._accepted = inspect.signature(self._model.forward).parameters
-        self._model.to(self._device).eval()
-        self.parameters = sum(weights.numel() for weights in self._model.parameters())
+        self._padding = Padding(tokenizer)
+        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._session = open_session(
+            model,
+            engine=options.engine,
+            device=device,
+            precision=options.precision,
+            threads=options.threads or torch.get_num_threads(),
+        )
+        self._fits: int | None = None
+        self._lock = threading.Lock()
+        self.token_budget = options.token_budget or self._trial(longest)
 
     def logits(
         self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None
-    ) -> npt.NDArray[np.float32]:
+    ) -> Floats:
         """Return the logits of every text, float32 [rows, classes], in the order of the rows.
 
         Args:
@@ -95,74 +145,137 @@ class Teacher:
             progress: Called with the number of rows done since the last call.
 
         Raises:
-            DataError: A logit is not finite; the message names the row.
+            DataError: A row failed, or its logits are not finite; the message names it.
         """
-        import torch
+        labelled = self.label(texts, progress=progress)
+        for row, reason in sorted(labelled.failures.items()):
+            raise DataError(f"row {row}: {reason}: {texts[row][:80]!r}")
+        return labelled.logits
 
-        encoded = self._encode(texts)
-        lengths = np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
-        out = np.empty((len(texts), len(self._columns)), np.float32)
-        low = torch.autocast(
-            self._device.type, torch.bfloat16, enabled=self._options.precision == "bfloat16"
-        )
-        with torch.inference_mode(), low, quiet_transformers():
-            for batch in token_budget_batches(lengths, self._options.token_budget):
-                out[batch] = self._batch_logits(encoded, batch)
-                if progress:
-                    progress(len(batch))
-        if not np.isfinite(out).all():
-            row = int(np.flatnonzero(~np.isfinite(out).all(axis=1))[0])
-            raise DataError(
-                f"the teacher's logits of row {row} are not finite: {texts[row][:80]!r}"
-            )
+    def label(
+        self,
+        texts: Sequence[str] | TextBuffer,
+        *,
+        journal: Journal | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Labelled:
+        """Return the logits of every text, and which texts have none and why.
+
+        Args:
+            texts: Rows; an empty one is labelled like any other.
+            journal: Has what an earlier pass over the same texts did, and gets what this one does.
+            progress: Called with the number of rows done since the last call.
+        """
+        from sparsedistill.torch_threads import one_torch_thread
+
+        out = np.full((len(texts), len(self._columns)), np.nan, np.float32)
+        failures: dict[int, str] = {}
+        starts = range(0, len(texts), _BLOCK_ROWS)
+        with (
+            quiet_transformers(),
+            one_torch_thread(),
+            ThreadPoolExecutor(1) as ahead,
+            ThreadPoolExecutor(self._session.workers, initializer=_one_thread) as workers,
+        ):
+            upcoming = [ahead.submit(self._encode, texts, start) for start in starts[:1]]
+            for number, start in enumerate(starts):
+                pieces = upcoming.pop().result()
+                upcoming = [
+                    ahead.submit(self._encode, texts, later)
+                    for later in starts[number + 1 : number + 2]
+                ]
+                part = out[start : start + _BLOCK_ROWS]
+                answers = self._block(pieces, number, workers, journal, progress)
+                part[:] = _means(answers, pieces, texts=len(part))
+                failures.update({start + row: why for row, why in pieces.failures.items()})
+        bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
+        out[bad] = np.nan
+        for row in bad.tolist():
+            failures.setdefault(row, NOT_FINITE)
+        return Labelled(out, failures)
+
+    def _encode(self, texts: Sequence[str] | TextBuffer, start: int) -> Pieces:
+        return self._encoder.encode(texts[start : start + _BLOCK_ROWS])
+
+    def _block(
+        self,
+        pieces: Pieces,
+        number: int,
+        workers: ThreadPoolExecutor,
+        journal: Journal | None,
+        progress: Callable[[int], None] | None,
+    ) -> Floats:
+        """Return the logits of a block's pieces, float32 [pieces, classes]."""
+        cut = equal_length_batches if self._session.equal_lengths else token_budget_batches
+        batches = cut(pieces.lengths, self.token_budget)
+        out = np.empty((len(pieces.rows), len(self._columns)), np.float32)
+        last_of_row = np.diff(pieces.rows, append=-1) != 0
+
+        def answer(position: int) -> int:
+            batch = batches[position]
+            found = journal.found(number, position) if journal is not None else None
+            if found is None:
+                found = self._answer(pieces, batch)
+                if journal is not None:
+                    journal.add(number, position, found)
+            out[batch] = found
+            return int(last_of_row[batch].sum())
+
+        futures = [workers.submit(answer, position) for position in range(len(batches))]
+        try:
+            for future in as_completed(futures):
+                done = future.result()
+                if progress and done:
+                    progress(done)
+        finally:
+            for future in futures:
+                future.cancel()
         return out
 
-    def _encode(self, texts: Sequence[str]) -> Encoded:
-        """Return the model's inputs by name, one array a row: lists would take ten times as much.
+    def _answer(self, pieces: Pieces, batch: npt.NDArray[np.int64]) -> Floats:
+        """Return a batch's logits; in halves, where the memory is too small for it."""
+        longest = int(pieces.lengths[batch].max())
+        if self._fits is not None and len(batch) > 1 and longest * len(batch) > self._fits:
+            return self._halves(pieces, batch)
+        try:
+            return self._session(*self._padding.rectangle(pieces, batch))[:, self._columns]
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise TeacherError(
+                    f"the memory is too small for one text of {longest} tokens; set a smaller "
+                    "[teacher] max_length"
+                ) from error
+        with self._lock:
+            self._fits = min(self._fits or longest * len(batch), longest * len(batch)) // 2
+        return self._halves(pieces, batch)
 
-        The attention mask is left out: padding makes it.
-        """
-        encoded: Encoded = {"input_ids": []}
-        longest = min(self._options.max_length, self._tokenizer.model_max_length)
-        for start in range(0, len(texts), _TOKENIZE_ROWS):
-            part = self._tokenizer(
-                list(texts[start : start + _TOKENIZE_ROWS]),
-                truncation=True,
-                max_length=longest,
-                return_attention_mask=False,
-            )
-            for name, rows in part.items():
-                if name in self._accepted:
-                    encoded.setdefault(name, []).extend(np.array(row, np.int32) for row in rows)
-        return encoded
+    def _halves(self, pieces: Pieces, batch: npt.NDArray[np.int64]) -> Floats:
+        half = len(batch) // 2
+        return np.concatenate([self._answer(pieces, part) for part in (batch[:half], batch[half:])])
 
-    def _batch_logits(
-        self, encoded: Encoded, batch: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float32]:
-        rows = {name: [values[i].tolist() for i in batch] for name, values in encoded.items()}
-        padded: dict[str, torch.Tensor] = self._tokenizer.pad(
-            rows, return_tensors="pt", return_attention_mask=True
-        )
-        inputs = {name: value.to(self._device) for name, value in padded.items()}
-        logits: npt.NDArray[np.float32] = self._model(**inputs).logits.float().cpu().numpy()
-        return logits[:, self._columns]
-
-
-def token_budget_batches(
-    lengths: npt.NDArray[np.int64], budget: int
-) -> list[npt.NDArray[np.int64]]:
-    """Cut the rows, longest first, into batches of at most ``budget`` padded tokens.
-
-    Longest first, so that a budget too large for the memory shows in the first batch. A row longer
-    than the budget makes a batch of its own.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        size = max(1, budget // max(int(lengths[order[start]]), 1))
-        batches.append(order[start : start + size])
-        start += size
-    return batches
+    def _trial(self, longest: int) -> int:
+        """Return how many tokens a batch has best: on a GPU the most that fits, by trying."""
+        if self._session.equal_lengths:
+            return _CPU_TOKENS
+        budget = max(_GPU_TOKENS, longest)
+        one = self._encoder.encode(["a"])
+        while True:
+            rows = max(1, budget // longest)
+            # The one text's first token, over and over: what counts is the size.
+            inputs = {
+                name: np.full((rows, longest), values[0], np.int64)
+                for name, values in one.inputs.items()
+            }
+            try:
+                self._session(inputs, None)
+            except Exception as error:
+                if not _is_out_of_memory(error) or rows == 1:
+                    raise
+                budget //= 2
+            else:
+                return budget
 
 
 def label_columns(id2label: dict[int, str], labels: Sequence[str]) -> list[int]:
@@ -183,3 +296,35 @@ def label_columns(id2label: dict[int, str], labels: Sequence[str]) -> list[int]:
             "the labels of the data, or set id2label in the teacher's config.json"
         )
     return [by_name[label] for label in labels]
+
+
+def _means(logits: Floats, pieces: Pieces, *, texts: int) -> Floats:
+    """Return the mean of each text's windows, float32 [texts, classes]; NaN where it has none.
+
+    Args:
+        logits: Of every piece, float32 [pieces, classes].
+        pieces: Says whose they are.
+        texts: How many there are.
+    """
+    out = np.full((texts, logits.shape[1]), np.nan, np.float32)
+    if len(logits):
+        firsts = np.flatnonzero(np.diff(pieces.rows, prepend=-1))
+        counts = np.diff(firsts, append=len(logits))
+        sums = np.add.reduceat(logits, firsts, axis=0)
+        out[pieces.rows[firsts]] = sums / counts[:, None].astype(np.float32)
+    return out
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    said = str(error).lower()
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and ("out of memory" in said or "allocate memory" in said)
+    )

@@ -15,8 +15,8 @@ import torch
 
 from sparsedistill.bags import Bags
 from sparsedistill.errors import DataError, TeacherError
-from sparsedistill.students.stepping import one_torch_thread
 from sparsedistill.students.tokens import token_ids
+from sparsedistill.torch_threads import one_torch_thread
 from sparsedistill.training.held import put
 from sparsedistill.training.order import update_generator
 from sparsedistill.training.row_types import BFLOAT16, from_bfloat16

@@ -16,7 +16,7 @@ from helpers.tiny_task import LABELS, TOPICS
 from sparsedistill.errors import DataError
 from storage import SourceError
 from tasks.given_logits import read_given_logits
-from tasks.logits import read_logits
+from tasks.logit_file import read_logits
 from tasks.shards import read_shard
 
 

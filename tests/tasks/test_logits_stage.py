@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from sparsedistill.errors import DataError
 from sparsedistill.teacher.labelling import LabellingOptions, Teacher
-from storage import Artifact, Recipe, write_table
+from storage import Artifact, Recipe
 from tasks import corpus, logits, student
-from tasks.logits import aligned_logits, read_logits
+from tasks.logit_file import FILE, aligned_logits, read_logits, write_logits
 from tasks.shards import open_input, read_shard
 from tasks.stage import single_input
 from tasks.teacher import MODEL_DIRECTORY
@@ -52,7 +52,7 @@ def test_every_shard_and_split_is_labelled_in_the_order_of_its_rows(stocked: Wor
 
 def test_the_file_says_whose_logits_and_which_label_each_column_is(stocked: Workshop):
     made = stocked.make("logits")
-    metadata = pq.read_schema(made["logits"][0].path(logits.FILE)).metadata
+    metadata = pq.read_schema(made["logits"][0].path(FILE)).metadata
     assert json.loads(metadata[b"label_names"]) == list(LABELS)
     assert metadata[b"teacher"].decode() == made["teacher"][0].digest
 
@@ -67,7 +67,7 @@ def test_statistics_tell_rows_coverage_and_what_was_predicted(stocked: Workshop)
 def test_float16_is_stored_unless_asked_otherwise(stocked: Workshop):
     half = stocked.make("logits")["logits"][0]
     full = stocked.make("logits", logits={"dtype": "float32"})["logits"][0]
-    kinds = [pq.read_schema(a.path(logits.FILE)).field("logits").type for a in (half, full)]
+    kinds = [pq.read_schema(a.path(FILE)).field("logits").type for a in (half, full)]
     assert [kind.value_type for kind in kinds] == [pa.float16(), pa.float32()]
     np.testing.assert_allclose(read_logits(half)[1], read_logits(full)[1], atol=2e-3)
 
@@ -96,7 +96,7 @@ def test_logits_that_are_not_finite_are_refused_with_the_row(
     weights = load_file(directory / "model.safetensors")
     weights["classifier.bias"] = torch.full((3,), float("nan"))
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DataError, match="the teacher's logits of row 0 are not finite: '"):
+    with pytest.raises(DataError, match="row 0: the teacher's logits are not finite: '"):
         workshop.make("logits", teacher={"checkpoint": "broken", "finetune": False})
     assert workshop.store.artifacts("logits") == []
 
@@ -112,7 +112,7 @@ def test_logits_too_large_for_float16_name_the_row_and_the_way_out(
     with pytest.raises(DataError, match=r"row 0 \(id \d+\) are not finite as float16.*float32"):
         workshop.make("logits", teacher=large, logits={"dtype": "float16"})
     stored = workshop.make("logits", teacher=large)["logits"][0]
-    assert pq.read_schema(stored.path(logits.FILE)).field("logits").type.value_type == pa.float32()
+    assert pq.read_schema(stored.path(FILE)).field("logits").type.value_type == pa.float32()
 
 
 def test_shuffled_dev_logits_trip_the_gate_before_a_student_is_trained(stocked: Workshop):
@@ -124,8 +124,7 @@ def test_shuffled_dev_logits_trip_the_gate_before_a_student_is_trained(stocked: 
     good = open_input(stocked.store, single_input(job.recipe, "dev_logits"))
     logits.check_alignment(good, dev, expected=expected, tolerance=0.002)
     rolled = np.roll(read_logits(good)[1], 1, axis=0)
-    table = logits._table(dev.ids, rolled, dtype="float16", labels=list(LABELS), whose="x")
-    bad = _stored(stocked, table)
+    bad = _stored(stocked, dev.ids, rolled)
     with pytest.raises(DataError, match=r"rows or labels are out of step\. Remove logits/"):
         logits.check_alignment(bad, dev, expected=expected, tolerance=0.002)
     trained = {m.key for m in stocked.store.artifacts("student")}
@@ -135,10 +134,12 @@ def test_shuffled_dev_logits_trip_the_gate_before_a_student_is_trained(stocked: 
     assert {m.key for m in stocked.store.artifacts("student")} == trained
 
 
-def _stored(workshop: Workshop, table: pa.Table) -> Artifact:
-    """Put some table of logits into the store, as if the stage had written it."""
+def _stored(workshop: Workshop, ids, values) -> Artifact:
+    """Put some logits into the store, as if the stage had written them."""
     with workshop.store.create(Recipe("logits", 0, {"made by": "a test"})) as writer:
-        write_table(writer.path(logits.FILE), table)
+        write_logits(
+            writer.path(FILE), ids, values, dtype="float32", labels=list(LABELS), whose="x"
+        )
     return writer.artifact
 
 
@@ -151,7 +152,6 @@ def test_rows_without_logits_are_told_apart_by_nan(stocked: Workshop):
     made = stocked.make("logits")
     dev = read_shard(stocked.store, made["dataset"][1].as_input())
     ids, values = read_logits(made["logits"][-2])
-    table = logits._table(ids[5:], values[5:], dtype="float32", labels=list(LABELS), whose="x")
-    found = aligned_logits(_stored(stocked, table), dev)
+    found = aligned_logits(_stored(stocked, ids[5:], values[5:]), dev)
     assert np.isnan(found[:5]).all()
     np.testing.assert_array_equal(found[5:], values[5:])

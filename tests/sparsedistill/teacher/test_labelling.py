@@ -1,7 +1,7 @@
 """The teacher's logits: row order, whatever the batches; equal to one row at a time."""
 
 import shutil
-from itertools import pairwise
+import threading
 
 import numpy as np
 import pytest
@@ -11,14 +11,13 @@ from helpers.tiny_task import LABELS, WORDS, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsedistill.errors import DataError, TeacherError
+from sparsedistill.errors import ConfigError, DataError, TeacherError
+from sparsedistill.teacher import labelling
 from sparsedistill.teacher.checkpoint import load_classifier, save_classifier
-from sparsedistill.teacher.labelling import (
-    LabellingOptions,
-    Teacher,
-    label_columns,
-    token_budget_batches,
-)
+from sparsedistill.teacher.journal import Journal
+from sparsedistill.teacher.labelling import LabellingOptions, Teacher, label_columns
+from sparsedistill.teacher.session import CpuSession
+from sparsedistill.text.buffers import TextBuffer
 
 TEXTS = [text for text, _ in texts(30, seed=9)] + ["", "rose", "rose " * 200, "☃ zzz", "A, b. C!"]
 
@@ -64,14 +63,6 @@ def test_logits_come_in_the_order_of_the_tasks_labels(lively):
     np.testing.assert_allclose(backwards[:, ::-1], teacher(lively).logits(TEXTS), atol=1e-6)
 
 
-def test_a_cut_text_keeps_its_end_token(lively):
-    asked = teacher(lively, max_length=8)
-    ids = asked._encode(["rose " * 100, "rose"])["input_ids"]
-    end = asked._tokenizer.sep_token_id
-    assert [len(row) for row in ids] == [8, 3]
-    assert [row[-1] for row in ids] == [end, end]
-
-
 def test_no_more_tokens_are_read_than_the_teacher_has_positions_for(lively):
     # The model's 64 positions; asking for the default of 512 must not run past them.
     assert np.isfinite(teacher(lively, max_length=512).logits(["rose " * 300])).all()
@@ -88,23 +79,13 @@ def test_progress_adds_up_to_the_rows(lively):
     assert len(seen) > 1
 
 
-def test_inputs_that_the_model_does_not_know_are_left_out(lively):
-    asked = teacher(lively)
-    asked._tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    expected = asked.logits(TEXTS)
-    asked._accepted = {"input_ids", "attention_mask"}
-    asked._tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
-    assert set(asked._encode(TEXTS)) == {"input_ids"}
-    np.testing.assert_allclose(asked.logits(TEXTS), expected, atol=1e-6)
-
-
 def test_logits_that_are_not_finite_name_row_and_text(lively, tmp_path):
     tokenizer, model = load_classifier(lively)
     word = tokenizer.convert_tokens_to_ids("tulip")
     with torch.no_grad():
         model.bert.embeddings.word_embeddings.weight[word] = float("nan")
     save_classifier(tokenizer, model, tmp_path / "broken")
-    with pytest.raises(DataError, match="row 2 are not finite: 'a tulip'"):
+    with pytest.raises(DataError, match="row 2: the teacher's logits are not finite: 'a tulip'"):
         teacher(tmp_path / "broken").logits(["rose", "soil", "a tulip", "seed"])
 
 
@@ -137,17 +118,202 @@ def test_columns_are_found_by_name():
         label_columns({0: "x", 1: "x"}, ["x", "y"])
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 200))
-def test_batches_hold_every_row_once_within_the_budget(lengths, budget):
-    batches = token_budget_batches(np.array(lengths, np.int64), budget)
-    rows = [int(row) for batch in batches for row in batch]
-    assert sorted(rows) == list(range(len(lengths)))
-    assert [lengths[row] for row in rows] == sorted(lengths, reverse=True)
-    for batch in batches:
-        longest = max(lengths[row] for row in batch)
-        assert len(batch) == 1 or longest * len(batch) <= budget
-    # No batch could have taken the first row of the next one too.
-    for batch, following in pairwise(batches):
-        assert (len(batch) + 1) * max(lengths[batch[0]], 1) > budget
-        assert len(following) > 0
+@pytest.fixture(scope="module")
+def asked(lively):
+    return teacher(lively, threads=2, token_budget=120)
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.permutations(range(len(TEXTS))), count=st.integers(1, len(TEXTS)))
+def test_a_rows_logits_are_the_same_bits_whatever_rows_are_beside_it(asked, rows, count):
+    alone = asked.logits(TEXTS)
+    np.testing.assert_array_equal(
+        asked.logits([TEXTS[row] for row in rows[:count]]), alone[rows[:count]]
+    )
+
+
+@pytest.mark.parametrize("budget", [8, 64, 5000])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_neither_threads_nor_budget_change_a_bit_on_a_cpu(lively, asked, threads, budget):
+    other = teacher(lively, threads=threads, token_budget=budget)
+    np.testing.assert_array_equal(other.logits(TEXTS), asked.logits(TEXTS))
+
+
+def test_blocks_change_nothing_and_come_in_order(asked, monkeypatch):
+    expected = asked.logits(TEXTS)
+    monkeypatch.setattr(labelling, "_BLOCK_ROWS", 7)
+    np.testing.assert_array_equal(asked.logits(TEXTS), expected)
+
+
+def test_texts_may_lie_in_a_buffer(asked):
+    labelled = asked.label(TextBuffer.from_strings(TEXTS))
+    np.testing.assert_array_equal(labelled.logits, asked.logits(TEXTS))
+    assert labelled.failures == {}
+
+
+def windows_of(ids, longest, overlap):
+    """A row's tokens between the special ones, cut as the documentation says."""
+    room = longest - 2
+    starts = range(0, max(len(ids) - overlap, 1), room - overlap)
+    return [ids[start : start + room] for start in starts]
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
+def test_windows_are_read_one_by_one_and_their_logits_averaged(lively, overlap):
+    tokenizer, model = load_classifier(lively)
+    model.eval()
+    words = " ".join(text for text, _ in texts(12, seed=4))
+    long = [words, "rose", words[:90], ""]
+    read = teacher(lively, max_length=10, long_texts="windows", overlap=overlap).logits(long)
+    for text, found in zip(long, read, strict=True):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        pieces = windows_of(ids, 10, overlap)
+        with torch.no_grad():
+            each = [
+                model(torch.tensor([[tokenizer.cls_token_id, *piece, tokenizer.sep_token_id]]))
+                for piece in pieces
+            ]
+        mean = torch.stack([one.logits[0] for one in each]).mean(0)
+        np.testing.assert_allclose(found, mean.numpy(), atol=1e-5)
+    assert len(windows_of(tokenizer(words)["input_ids"], 10, overlap)) > 5
+
+
+def test_windows_that_overlap_wholly_are_refused(lively):
+    with pytest.raises(TeacherError, match=r"windows of 10 tokens cannot overlap by 8"):
+        teacher(lively, max_length=10, long_texts="windows", overlap=8)
+
+
+@pytest.fixture(scope="module")
+def poisoned(lively, tmp_path_factory):
+    """Whatever has the word tulip in it gets no number."""
+    tokenizer, model = load_classifier(lively)
+    word = tokenizer.convert_tokens_to_ids("tulip")
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight[word] = float("nan")
+    directory = tmp_path_factory.mktemp("poisoned") / "m"
+    save_classifier(tokenizer, model, directory)
+    return directory
+
+
+def test_a_row_that_fails_is_told_of_and_costs_no_other_row(poisoned, monkeypatch):
+    asked = teacher(poisoned)
+    good = ["rose", "soil", "seed and spade", "a rose", "mill"]
+    mixed = ["tulip", *good[:2], "a tulip", *good[2:], "tulip " * 100]
+    monkeypatch.setattr(labelling, "_BLOCK_ROWS", 3)
+    labelled = asked.label(mixed)
+    assert labelled.failures == dict.fromkeys([0, 3, 7], labelling.NOT_FINITE)
+    np.testing.assert_array_equal(labelled.logits[[1, 2, 4, 5, 6]], asked.logits(good))
+    assert np.isnan(labelled.logits[[0, 3, 7]]).all()
+
+
+def test_a_text_that_cannot_be_cut_into_tokens_is_told_of(lively, monkeypatch):
+    asked = teacher(lively)
+    expected = asked.logits(["rose", "soil"])
+    real = asked._encoder._tokenizer
+
+    def refuse(texts, **how):
+        if any("tulip" in text for text in texts):
+            raise ValueError("no tulips")
+        return real(texts, **how)
+
+    monkeypatch.setattr(asked._encoder, "_tokenizer", refuse)
+    labelled = asked.label(["rose", "tulip", "soil"])
+    assert labelled.failures == {1: "cannot be cut into tokens (ValueError: no tulips)"}
+    np.testing.assert_array_equal(labelled.logits[[0, 2]], expected)
+    with pytest.raises(DataError, match=r"row 1: cannot be cut into tokens.*: 'tulip'"):
+        asked.logits(["rose", "tulip"])
+
+
+def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(asked, monkeypatch):
+    expected = asked.logits(TEXTS)
+    sizes = []
+    real = CpuSession.__call__
+
+    def small_memory(self, inputs, mask):
+        ids = inputs["input_ids"]
+        if ids.size > 30 and len(ids) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        sizes.append(ids.size)
+        return real(self, inputs, mask)
+
+    monkeypatch.setattr(CpuSession, "__call__", small_memory)
+    monkeypatch.setattr(asked, "_fits", None)
+    np.testing.assert_array_equal(asked.logits(TEXTS), expected)
+    assert asked._fits <= 60  # later batches are cut before they are tried
+    assert len(sizes) >= 10
+
+
+def test_one_text_too_large_for_the_memory_says_what_to_set(asked, monkeypatch):
+    def no_memory(self, inputs, mask):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(CpuSession, "__call__", no_memory)
+    monkeypatch.setattr(asked, "_fits", None)
+    with pytest.raises(
+        TeacherError, match=r"one text of \d+ tokens; set a smaller \[teacher\] max"
+    ):
+        asked.logits(TEXTS)
+    monkeypatch.setattr(asked, "_fits", None)
+
+
+def test_other_errors_of_a_batch_end_the_pass(asked, monkeypatch):
+    def broken(self, inputs, mask):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(CpuSession, "__call__", broken)
+    with pytest.raises(RuntimeError, match="no such operator"):
+        asked.logits(TEXTS)
+
+
+def test_a_pass_goes_on_from_its_journal(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(labelling, "_BLOCK_ROWS", 10)
+    expected = asked.logits(TEXTS)
+    done, lock = [], threading.Lock()
+    real = CpuSession.__call__
+
+    def killed_after_five(self, inputs, mask):
+        with lock:
+            if len(done) == 5:
+                raise KeyboardInterrupt
+            done.append(len(inputs["input_ids"]))
+        return real(self, inputs, mask)
+
+    monkeypatch.setattr(CpuSession, "__call__", killed_after_five)
+    with (
+        Journal(tmp_path / "j", fingerprint="a") as journal,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        asked.label(TEXTS, journal=journal)
+    with Journal(tmp_path / "j", fingerprint="a") as journal:
+        kept = len(journal)
+        done.clear()
+        monkeypatch.setattr(
+            CpuSession,
+            "__call__",
+            lambda self, inputs, mask: (done.append(1), real(self, inputs, mask))[1],
+        )
+        seen = []
+        labelled = asked.label(TEXTS, journal=journal, progress=seen.append)
+        np.testing.assert_array_equal(labelled.logits, expected)
+        assert kept == 5
+        assert sum(seen) == len(TEXTS)
+    with Journal(tmp_path / "j", fingerprint="a") as journal:
+        assert len(done) == len(journal) - kept > 5
+
+
+def test_torch_keeps_the_callers_number_of_threads(asked):
+    before = torch.get_num_threads()
+    asked.logits(TEXTS)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("precision", ["bfloat16"])
+def test_low_precision_stays_near(lively, asked, precision):
+    low = teacher(lively, precision=precision).logits(TEXTS)
+    difference = np.abs(low - asked.logits(TEXTS)).max()
+    assert 0 < difference < 0.2
+
+
+def test_float16_is_refused_on_a_cpu(lively):
+    with pytest.raises(ConfigError, match=r'"float16" is for GPUs; on a CPU take "bfloat16"'):
+        teacher(lively, precision="float16", device="cpu")
