@@ -17,10 +17,12 @@ from helpers.tiny_task import LABELS
 from safetensors.torch import load_file, save_file
 
 from sparsedistill.errors import DataError
+from sparsedistill.metrics import softmax
 from sparsedistill.teacher.labelling import LabellingOptions, Teacher
 from storage import Artifact, Recipe
 from tasks import corpus, logits, student
 from tasks.logit_file import FILE, aligned_logits, read_logits, write_logits
+from tasks.logits import CONFIDENCE_BINS
 from tasks.shards import open_input, read_shard
 from tasks.stage import single_input
 from tasks.teacher import MODEL_DIRECTORY
@@ -94,7 +96,7 @@ def test_logits_that_are_not_finite_are_refused_with_the_row(
     """The gate stands in the teacher stage already, so a broken teacher labels nothing."""
     directory = Path(shutil.copytree(tiny_classifier, workshop.data / "broken"))
     weights = load_file(directory / "model.safetensors")
-    weights["classifier.bias"] = torch.full((3,), float("nan"))
+    weights["classifier.weight"][:] = 3e38  # finite, but not what it sums up to
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match="row 0: the teacher's logits are not finite: '"):
         workshop.make("logits", teacher={"checkpoint": "broken", "finetune": False})
@@ -155,3 +157,54 @@ def test_rows_without_logits_are_told_apart_by_nan(stocked: Workshop):
     found = aligned_logits(_stored(stocked, ids[5:], values[5:]), dev)
     assert np.isnan(found[:5]).all()
     np.testing.assert_array_equal(found[5:], values[5:])
+
+
+def test_of_many_classes_the_best_few_are_kept_and_the_rest_as_a_whole(stocked: Workshop):
+    whole = stocked.make("logits", logits={"dtype": "float32"})["logits"][0]
+    few = stocked.make("logits", logits={"dtype": "float32", "top_k": 1})["logits"][0]
+    schema = pq.read_schema(few.path(FILE))
+    assert schema.names == ["id", "classes", "logits", "rest"]
+    assert schema.field("logits").type.list_size == 1
+    (ids, before), (same_ids, after) = read_logits(whole), read_logits(few)
+    assert ids.tolist() == same_ids.tolist()
+    np.testing.assert_allclose(after.max(axis=1), before.max(axis=1))
+    np.testing.assert_allclose(softmax(after).max(axis=1), softmax(before).max(axis=1), atol=1e-6)
+    assert after.argmax(axis=1).tolist() == before.argmax(axis=1).tolist()
+    assert stocked.make("report", logits={"top_k": 1})["report"]
+
+
+def test_as_many_as_there_are_classes_is_all_of_them(stocked: Workshop):
+    stored = stocked.make("logits", logits={"top_k": len(LABELS)})["logits"][0]
+    assert pq.read_schema(stored.path(FILE)).names == ["id", "logits"]
+
+
+def test_bytes_of_like_weight_lie_together_on_disk(stocked: Workshop):
+    for top_k in (None, 1):
+        path = stocked.make("logits", logits={"top_k": top_k})["logits"][0].path(FILE)
+        group = pq.read_metadata(path).row_group(0)
+        columns = {
+            group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)
+        }
+        assert "BYTE_STREAM_SPLIT" in columns["logits.list.element"].encodings
+        assert {column.compression for column in columns.values()} == {"ZSTD"}
+
+
+def test_the_file_counts_its_rows_and_statistics_how_sure_the_teacher_is(stocked: Workshop):
+    artifact = stocked.make("logits")["logits"][0]
+    ids, values = read_logits(artifact)
+    assert int(pq.read_schema(artifact.path(FILE)).metadata[b"rows"]) == len(ids)
+    confidence = artifact.statistics["confidence"]
+    assert len(confidence) == CONFIDENCE_BINS
+    assert sum(confidence) == len(ids)
+    greatest = softmax(values).max(axis=1)
+    assert abs(sum(confidence[14:]) - int((greatest >= 0.7).sum())) <= 2  # float16 moves a few
+    assert artifact.statistics["quarantined"] == {}
+
+
+def test_windows_say_something_else_of_long_texts_only(stocked: Workshop):
+    short = stocked.make("logits")["logits"][0]
+    teacher = {"max_length": 10, "long_texts": "windows", "overlap": 2}
+    windows = stocked.make("logits", teacher=teacher)["logits"][0]
+    cut = stocked.make("logits", teacher={"max_length": 10})["logits"][0]
+    assert windows.key not in {short.key, cut.key}
+    assert np.isfinite(read_logits(windows)[1]).all()

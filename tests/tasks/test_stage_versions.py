@@ -32,7 +32,7 @@ GOLDEN = {
     "corpus_shard": (1, "2650247962150560"),
     "dataset": (1, "aa5f4aaa73ef285e"),
     "features": (3, "802a6510d2f33286"),
-    "logits": (1, "6edc36ef0125d5da"),
+    "logits": (2, "0416df7ab485669d"),
     "ngrams": (2, "8e092fa91a5eef0a"),
     "package": (2, "c95e7c486ab236de"),
     "vocabulary": (2, "60daa8218eaa9806"),
