@@ -96,7 +96,7 @@ def test_logits_that_are_not_finite_are_refused_with_the_row(
     """The gate stands in the teacher stage already, so a broken teacher labels nothing."""
     directory = Path(shutil.copytree(tiny_classifier, workshop.data / "broken"))
     weights = load_file(directory / "model.safetensors")
-    weights["classifier.weight"][:] = 3e38  # finite, but not what it sums up to
+    weights["bert.embeddings.LayerNorm.weight"][:] = 3e38  # finite, but not what follows
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match="row 0: the teacher's logits are not finite: '"):
         workshop.make("logits", teacher={"checkpoint": "broken", "finetune": False})

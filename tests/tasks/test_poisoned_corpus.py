@@ -85,7 +85,7 @@ def test_good_rows_have_the_same_logits_as_without_the_poison(data: Path, tmp_pa
     found, of, artifact = corpus_rows(workshop, logits={"max_quarantined_share": 0.02})
 
     assert set(clean) == set(GOOD)
-    assert set(found) == {*GOOD, LONG.rstrip()} or set(found) == {*GOOD, LONG}
+    assert set(found) == {*GOOD, LONG}
     for text, logits in clean.items():
         assert found[text].tobytes() == logits.tobytes()
 
