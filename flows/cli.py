@@ -139,6 +139,10 @@ def _add_pipeline_commands(commands: Commands) -> None:
     )
     _add_config(plan)
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
+    plan.add_argument(
+        "--no-measure", action="store_false", dest="measure",
+        help="do not try the teacher on some rows of the corpus",
+    )  # fmt: skip
     tune = _add(
         commands, "tune", "flows.tune_command:tune", "find a student's settings by short runs"
     )

@@ -57,6 +57,11 @@ class RunConfig(Table):
     student_device: str = Field(
         "cpu", description="where DANs are trained, as torch names it: cuda, cuda:1"
     )
+    teacher_devices: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="where the teacher runs, a worker each; every GPU where not given, or the CPU",
+    )
     runner: Literal["threads", "processes", "dask"] = "threads"
     dask_address: str | None = Field(
         None, description="scheduler to use; otherwise a local cluster"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from flows.delivery import RunResult, artifacts_of
 from flows.pipeline import Pipeline
 from flows.student_needs import check_students
+from flows.teacher_needs import check_teacher_devices
 from storage import Artifact, ArtifactStore
 from tasks import progress
 
@@ -36,6 +37,7 @@ def _run(
     until: str | None = None,
 ) -> list[Job]:
     check_students(config)
+    check_teacher_devices(config)
     store = ArtifactStore(config.run.store)
     jobs: list[Job] = []
     for step in Pipeline(config).steps:

@@ -3,27 +3,30 @@
 The plan walks the DAG as a run does, and looks past an artifact that is missing wherever its
 content can be known without making it: the labelled files are read, and so are the sources of the
 corpus, to find which shards are new. Past that, a stage whose inputs are still to be made is all to
-do.
+do. Where the teacher has something to label, it is measured on some rows of the corpus.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from dashboards import format as fmt
+from flows.corpus_sample import corpus_sample, train_sample
 from flows.estimates import Need, Rows, needs
 from flows.pipeline import Pipeline, Step
 from sparsedistill.errors import SparseDistillError
-from storage import ArtifactStore, Input, StorageError
+from storage import Artifact, ArtifactStore, Input, StorageError
 from tasks import corpus
+from tasks.teacher import MODEL_DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flows.config import DistillConfig
+    from flows.teacher_cost import TeacherCost
     from tasks.stage import Job, Made
 
 
@@ -38,7 +41,8 @@ class StagePlan:
         rows: Rows that pass through what is to do, as far as they can be known.
         disk: Bytes that what is to do will take, estimated.
         memory: Bytes that one task needs, estimated.
-        seconds: Work, projected from earlier runs in this store; None without one.
+        seconds: Work, projected from earlier runs in this store, or from a measure of the teacher;
+            None without either.
     """
 
     stage: str
@@ -64,15 +68,18 @@ class Plan:
     Attributes:
         stages: In order.
         notes: What could not be known, and why.
+        teacher: What it takes here; None where it has nothing to do or was not measured.
     """
 
     stages: tuple[StagePlan, ...]
     notes: tuple[str, ...]
+    teacher: TeacherCost | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON."""
         stages = [{**asdict(stage), "state": stage.state} for stage in self.stages]
-        return {"stages": stages, "notes": list(self.notes)}
+        measured = None if self.teacher is None else self.teacher.to_json()
+        return {"stages": stages, "notes": list(self.notes), "teacher": measured}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +94,20 @@ class Planned:
         return self.reference
 
 
-def make_plan(config: DistillConfig) -> Plan:
+def make_plan(config: DistillConfig, *, measure: bool = False) -> Plan:
     """Look what a run of this configuration would find, and what it would make.
 
     Sources that cannot be reached from here are noted, not an error; the corpus is then taken to
-    have ``corpus.expected_rows``.
+    have ``corpus.expected_rows``. Nor is it one that the teacher cannot be measured.
+
+    Args:
+        config: Of the run.
+        measure: Whether the teacher is measured, which takes seconds, where it has work to do.
 
     Raises:
         ConfigError: The students would not fit into the memory.
     """
-    return _Planner(config).plan()
+    return _Planner(config).plan(measure=measure)
 
 
 def plan_table(plan: Plan) -> Table:
@@ -126,17 +137,25 @@ class _Planner:
         self._config = config
         self._store = ArtifactStore(config.run.store)
         self._made: dict[str, Sequence[Made]] = {}
+        self._teacher: Job | None = None
         self._notes: list[str] = []
         self._rows = Rows(corpus=config.corpus.expected_rows)
 
-    def plan(self) -> Plan:
+    def plan(self, *, measure: bool) -> Plan:
         stages = [self._look_at(step) for step in Pipeline(self._config).steps]
-        return Plan(tuple(stages), tuple(self._notes))
+        cost = None
+        if measure and any(stage.stage == "logits" and stage.todo != 0 for stage in stages):
+            cost = self._measured()
+        if cost is not None:
+            stages = [self._costed(stage, cost) for stage in stages]
+        return Plan(tuple(stages), tuple(self._notes), cost)
 
     def _look_at(self, step: Step) -> StagePlan:
         jobs = self._jobs(step)
         if jobs is None:
             return self._stage_plan(step.name, cached=0, todo=None)
+        if step.name == "teacher":
+            (self._teacher,) = jobs
         found = step.stage.find_all(jobs, self._store)
         missing = [job for job, artifact in zip(jobs, found, strict=True) if artifact is None]
         known = [artifact or self._foresee(job) for job, artifact in zip(jobs, found, strict=True)]
@@ -169,6 +188,51 @@ class _Planner:
         if recipe.content is None or job.preview is None:
             return None
         return Planned(Input(recipe.kind, recipe.key, recipe.content), job.preview)
+
+    def _measured(self) -> TeacherCost | None:
+        """Return what the teacher takes; None, and a note, where that cannot be found out."""
+        if self._teacher is None:  # its logits are given, or a note says why it is not known
+            return None
+        from flows.teacher_cost import local_checkpoint, measure_teacher
+
+        runtime = self._teacher.runtime
+        corpus_made = self._made.get("corpus", [None])[0]
+        teacher_made = self._made.get("teacher", [None])[0]
+        try:
+            if isinstance(teacher_made, Artifact):
+                directory = teacher_made.directory() / MODEL_DIRECTORY
+            else:
+                directory = local_checkpoint(runtime["checkpoint"], runtime["revision"])
+            return measure_teacher(
+                self._config,
+                directory,
+                fine_tuned=isinstance(teacher_made, Artifact) or not runtime["config"]["finetune"],
+                classes=self._rows.classes,
+                texts=corpus_sample(self._config, corpus_made, self._store),
+                train=train_sample(self._config),
+            )
+        except Exception as error:  # of many kinds: a plan stands without a measure
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            self._notes.append(f"the teacher was not measured: {reason}")
+            return None
+
+    def _costed(self, stage: StagePlan, cost: TeacherCost) -> StagePlan:
+        """Return a stage with what was measured in place of what was guessed."""
+        rows = self._rows
+        if stage.todo == 0 or rows.train is None or rows.dev is None:
+            return stage
+        if stage.stage == "teacher" and self._config.teacher is not None:
+            seconds = cost.fine_tuning(self._config.teacher, train=rows.train, dev=rows.dev)
+            return replace(stage, seconds=seconds)
+        if stage.stage == "logits" and stage.rows and rows.corpus is not None:
+            labelled = rows.labelled() or 0
+            share = stage.rows / (rows.corpus + labelled)
+            return replace(
+                stage,
+                disk=round(stage.rows * cost.bytes_per_row),
+                seconds=share * cost.labelling(corpus=rows.corpus, labelled=labelled),
+            )
+        return stage
 
     def _count_rows(self, stage: str, made: Sequence[Made]) -> None:
         if stage == "dataset":

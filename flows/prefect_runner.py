@@ -4,6 +4,9 @@ Each stage is at most a couple of hundred task runs, whatever the size of the co
 already is one task that ends ``Cached``, and the rest goes out in chunks of shards. Between tasks
 go recipes and keys, never data. A failed chunk does not stop its siblings; the flow then fails with
 a table of what is missing, and the next run makes only that.
+
+Task runs that need a GPU for the teacher are tagged ``gpu``: a concurrency limit of that tag in
+Prefect holds them back, over all runs that the server knows.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from flows.errors import RunFailedError
 from flows.pipeline import Pipeline, Step
 from flows.prefect_progress import ProgressArtifacts
 from flows.student_needs import check_students
+from flows.teacher_needs import GPU_TAG, check_teacher_devices, on_gpu
 from storage import Artifact, ArtifactStore
 from tasks import progress
 from tasks.prefect_task import Chunk, as_task
@@ -63,6 +67,7 @@ def distill(config: DistillConfig, out: str | None = None) -> RunResult:
         RunFailedError: Something could not be made; the message says what and why.
     """
     check_students(config)
+    check_teacher_devices(config)
     run = _Run(ArtifactStore(config.run.store), config)
     with progress.listening(ProgressArtifacts()):
         run.everything()
@@ -123,9 +128,12 @@ class _Run:
         direct = self._pipeline.direct_needs(step)
         before = [future for need in direct for future in self._futures[need]]
         there = step.stage.find_all(jobs, self._store)
-        stage_task = as_task(step.stage)
+        missing = {job.recipe.key for job, one in zip(jobs, there, strict=True) if one is None}
+        tags = {GPU_TAG} if missing and on_gpu(step.name, self._pipeline.config) else set()
         self._futures[step.name] = [
-            stage_task.with_options(task_run_name=name).submit(  # type: ignore[call-overload]
+            as_task(step.stage, tags=tags if chunk[0].recipe.key in missing else ())
+            .with_options(task_run_name=name)
+            .submit(  # type: ignore[call-overload]
                 Chunk(chunk),
                 self._store.url,
                 wait_for=before,

@@ -49,12 +49,14 @@ def plan(options: argparse.Namespace) -> int:
     from flows.plan import make_plan, plan_table
 
     config = load_config(options.config, overrides=options.overrides, data=options.data)
-    made = make_plan(config)
+    made = make_plan(config, measure=options.measure)
     if options.json:
         print(json.dumps(made.to_json(), indent=1))  # noqa: T201
         return 0
     console = Console()
     console.print(plan_table(made))
+    if made.teacher is not None:
+        console.print(made.teacher.told(), highlight=False)
     for note in made.notes:
         console.print(note, highlight=False)
     return 0

@@ -17,7 +17,7 @@ from prefect.states import Completed
 from storage import ArtifactStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from prefect import State, Task
 
@@ -41,8 +41,13 @@ class Chunk:
         self.jobs = tuple(jobs)
 
 
-def as_task(stage: Stage) -> Task[[Chunk, str], Any]:
-    """Return the stage as a Prefect task over a chunk of jobs and the URL of the store."""
+def as_task(stage: Stage, *, tags: Collection[str] = ()) -> Task[[Chunk, str], Any]:
+    """Return the stage as a Prefect task over a chunk of jobs and the URL of the store.
+
+    Args:
+        stage: Whose jobs they are.
+        tags: Of the task's runs; Prefect holds back those of a tag for which it has a limit.
+    """
 
     def run_chunk(chunk: Chunk, store_url: str) -> State[list[Outcome]] | list[Outcome]:
         store = ArtifactStore(store_url)
@@ -56,6 +61,7 @@ def as_task(stage: Stage) -> Task[[Chunk, str], Any]:
         description=stage.build.__doc__,
         cache_policy=NO_CACHE,
         persist_result=False,
+        tags=tags,
         retries=_RETRIES,
         retry_delay_seconds=[2, 10, 60],
         retry_jitter_factor=0.5,

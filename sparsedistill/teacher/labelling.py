@@ -262,7 +262,8 @@ class Teacher:
         budget = max(_GPU_TOKENS, longest)
         one = self._encoder.encode(["a"])
         while True:
-            rows = max(1, budget // longest)
+            # As many as all workers together hold.
+            rows = max(1, budget // longest) * self._session.workers
             # The one text's first token, over and over: what counts is the size.
             inputs = {
                 name: np.full((rows, longest), values[0], np.int64)
@@ -271,7 +272,7 @@ class Teacher:
             try:
                 self._session(inputs, None)
             except Exception as error:
-                if not _is_out_of_memory(error) or rows == 1:
+                if not _is_out_of_memory(error) or budget <= longest:
                     raise
                 budget //= 2
             else:

@@ -244,6 +244,54 @@ def make_summary() -> dict[str, Any]:
             "before": {"ece": 0.0571, "bins": _bins(0.22)},
             "after": {"ece": 0.0092, "bins": _bins(0.02)},
         },
+        "teacher": {
+            "calibration": {
+                "temperature": 1.62,
+                "splits": [
+                    {
+                        "split": split,
+                        "rows": rows,
+                        "of": of,
+                        "accuracy": accuracy,
+                        "before": {"ece": 0.0832, "noise": 0.0095, "bins": _bins(0.3)},
+                        "after": {"ece": 0.0119, "noise": 0.0104, "bins": _bins(0.03)},
+                    }
+                    for split, rows, of, accuracy in (
+                        ("dev", 2000, 2000, 0.8015),
+                        ("test", 3990, 4000, 0.7973),
+                    )
+                ],
+            },
+            "confidence": {
+                "counts": [
+                    *[0] * 10,
+                    4100,
+                    4300,
+                    4700,
+                    5200,
+                    6100,
+                    7400,
+                    9800,
+                    14_100,
+                    26_300,
+                    77_990,
+                ],
+                "unsure_below": 0.7,
+                "unsure": 18_300,
+            },
+            "classes": [
+                {"label": "negative", "train": 1980, "predicted": 154_788},
+                {"label": "positive", "train": 2020, "predicted": 5202},
+            ],
+            "quarantined": {"logits are not finite": 7, "longer than the teacher reads": 3},
+            "chosen": {
+                "settings": {"least_margin": 0.2, "balance": [1, 1]},
+                "labelled": [154_788, 5202],
+                "small_margin": [8000, 400],
+                "over_share": [70_993, 0],
+                "kept": [75_795, 4802],
+            },
+        },
         "confusion": {
             "labels": ["negative", "positive"],
             "models": {

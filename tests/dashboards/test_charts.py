@@ -12,11 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from summary_example import make_summary
 
-from dashboards import charts, compression, theme
+from dashboards import charts, compression, teacher, theme
 from dashboards.layout import apart
 from dashboards.lineage import lineage_svg
 from dashboards.png import packed
+from dashboards.summary import rows
 from dashboards.svg import to_png, to_svg
+
+
+def first_split(summary):
+    return next(iter(rows(summary, "teacher", "calibration", "splits")), {})
+
 
 PICTURES = {
     "speed": charts.accuracy_against_speed,
@@ -25,6 +31,9 @@ PICTURES = {
     "loss": lambda s: charts.training_curves(s, "loss"),
     "before": lambda s: charts.reliability(s, "before"),
     "after": lambda s: charts.reliability(s, "after"),
+    "teacher": lambda s: charts.reliability_of(first_split(s), "before"),
+    "doubts": teacher.confidence,
+    "balance": teacher.class_balance,
     "confusion": lambda s: charts.confusion(s, "dan_kd_ft"),
     "orders": charts.ngrams_per_order,
     "coverage": charts.coverage,

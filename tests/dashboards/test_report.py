@@ -113,6 +113,7 @@ def test_every_section_is_there_and_the_contents_lead_to_it(page):
         ("results", "results"),
         ("training", "training"),
         ("calibration", "confidence"),
+        ("teacher", "teacher"),
         ("ngrams", "n-grams"),
         ("package", "package"),
         ("stages", "stages"),

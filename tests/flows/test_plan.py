@@ -119,7 +119,7 @@ def test_times_are_projected_from_earlier_runs_in_the_store(own_data: Path, own_
 
 
 def test_a_teacher_that_changes_shows_its_logits_as_unknown(own_data: Path, own_store: Path):
-    stages = plan_of(own_data, own_store, teacher={"seed": 5})
+    stages = plan_of(own_data, own_store, teacher={"seeds": [5]})
     assert stages["teacher"].todo == 1
     assert stages["logits"].todo is None
     assert stages["features"].state == "cached"

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from helpers.tiny_task import run_config, write_toml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -25,16 +27,20 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.concurrency.services import _no_limits_cache
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
+from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.testing.utilities import prefect_test_harness
 
+from flows import prefect_runner
 from flows.cli import main
 from flows.config import DistillConfig, parse_config
 from flows.delivery import RunResult
 from flows.errors import RunFailedError
 from flows.prefect_runner import chunks, run_with_prefect
-from sparsedistill.errors import DataError
+from flows.teacher_needs import GPU_TAG, on_gpu
+from sparsedistill.errors import ConfigError, DataError
 from sparsedistill.model_card import CARD_FILE
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks import logits
@@ -304,3 +310,91 @@ def test_a_chunk_of_which_part_was_there_is_not_called_cached(tmp_path: Path):
     state = chunk(Chunk(some), store.url)
     assert (state.name, state.is_completed()) == ("Cached", True)
     assert state.message == "3 there already"
+
+
+@pytest.fixture
+def one_slot() -> Iterator[None]:
+    """A limit as `prefect concurrency-limit create gpu 1` makes it."""
+    with get_client(sync_client=True) as client:
+        client.create_concurrency_limit(tag=GPU_TAG, concurrency_limit=1)
+        # For five seconds a process remembers that there was none.
+        _no_limits_cache.clear()
+        yield
+        client.delete_concurrency_limit_by_tag(tag=GPU_TAG)
+
+
+def run_tagged(store: Path, build: Callable[[], None], *, tasks: int, workers: int) -> None:
+    """Run jobs that call ``build`` as tagged tasks, a job each."""
+
+    def build_one(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Any) -> None:
+        build()
+        writer.path("x.txt").write_text(job.label)
+
+    @flow(name="tagged", task_runner=ThreadPoolTaskRunner(max_workers=workers))
+    def tagged() -> None:
+        task = as_task(Stage("logits", 1, build_one), tags=[GPU_TAG])
+        futures = [task.submit(Chunk([job]), str(store)) for job in jobs([False] * tasks)]
+        for future in futures:
+            future.result()
+
+    tagged()
+
+
+def test_without_a_limit_tasks_that_use_a_gpu_run_at_a_time(tmp_path: Path):
+    both = threading.Barrier(2, timeout=60)
+    run_tagged(tmp_path / "store", lambda: both.wait() and None, tasks=2, workers=2)
+
+
+def test_a_limit_in_prefect_holds_back_tasks_that_use_a_gpu(one_slot, tmp_path: Path):
+    inside = threading.Semaphore(1)
+    done: list[bool] = []
+
+    def alone() -> None:
+        assert inside.acquire(blocking=False), "two at a time"
+        time.sleep(0.2)
+        inside.release()
+        done.append(True)
+
+    run_tagged(tmp_path / "store", alone, tasks=4, workers=3)
+    assert len(done) == 4
+
+
+def test_what_the_teacher_has_to_do_is_tagged_where_it_does_it_on_a_gpu(
+    configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made: dict[str, set[str]] = {}
+
+    def spy(stage: Stage, *, tags: Iterable[str] = ()) -> Any:
+        made.setdefault(stage.kind, set()).update(tags)
+        return as_task(stage, tags=tags)
+
+    def with_gpus(stage: str, config: DistillConfig) -> bool:
+        run = config.run.model_copy(update={"teacher_devices": ("cuda:0",)})
+        return on_gpu(stage, config.model_copy(update={"run": run}))
+
+    monkeypatch.setattr(prefect_runner, "as_task", spy)
+    monkeypatch.setattr(prefect_runner, "on_gpu", with_gpus)
+    result = run_with_prefect(configure(), str(tmp_path / "out"))
+    assert {kind for kind, tags in made.items() if tags == {GPU_TAG}} == {"teacher", "logits"}
+    tagged = {run.task_key for run in task_runs(result.computed()) if GPU_TAG in run.tags}
+    assert {key.split("-")[0] for key in tagged} <= {"run_chunk", "teacher", "logits"}
+    assert tagged
+    made.clear()
+    run_with_prefect(configure(), str(tmp_path / "out"))
+    assert set().union(*made.values()) == set(), "what is there already waits for no GPU"
+
+
+def test_given_logits_and_the_processor_need_no_gpu(configure):
+    config = configure(teacher_devices=["cpu"])
+    assert not on_gpu("logits", config)
+    named = configure(teacher_devices=["cuda:3", "cpu"])
+    assert on_gpu("logits", named)
+    assert on_gpu("teacher", named)
+    assert not on_gpu("features", named)
+    assert not on_gpu("logits", named.model_copy(update={"teacher": None}))
+
+
+def test_a_teachers_device_that_is_not_there_stops_the_run_at_once(configure, tmp_path: Path):
+    with pytest.raises(ConfigError, match="there is no cuda:99 here"):
+        run_with_prefect(configure(teacher_devices=["cuda:99"]), str(tmp_path / "out"))
+    assert not list((tmp_path / "store").glob("*/*/manifest.json"))

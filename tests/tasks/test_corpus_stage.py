@@ -225,3 +225,28 @@ def test_a_preview_counts_as_the_run_will_and_writes_nothing(workshop: Workshop)
     preview = corpus.preview(job)
     assert sorted(Path(workshop.store.url).rglob("*")) == before
     assert workshop.make("corpus")["corpus"][0].statistics == preview
+
+
+def test_near_duplicates_are_dropped_and_counted_where_asked_for(workshop: Workshop):
+    held = (workshop.data / "dev.csv").read_text().splitlines()[1].partition(",")[0]
+    rows = ["Apple pie?", "42", "apple pie", "APPLE-PIE 2", "43", "plum pie", "apple pie"]
+    write_lines(workshop.data / "near.txt", [*rows, f"{held}!"])
+    made = corpus_of(workshop, "near.txt", near_duplicates="drop")
+    assert rows_of(workshop, made) == ["Apple pie?", "42", "43", "plum pie"]
+    assert made.statistics["dropped"] == {
+        "empty": 0, "bad": 0, "duplicate": 1, "held_out": 0, "near_duplicate": 3,
+    }  # fmt: skip
+    (job,) = workshop.jobs("corpus", corpus={"sources": ["near.txt"], "near_duplicates": "drop"})
+    assert corpus.preview(job)["dropped"] == made.statistics["dropped"]
+
+
+def test_a_corpus_that_keeps_near_duplicates_is_the_one_it_always_was(workshop: Workshop):
+    """The key and the bytes of a configuration from before there was a choice."""
+    (plain,) = workshop.jobs("corpus")
+    (said,) = workshop.jobs("corpus", corpus={"near_duplicates": "keep"})
+    assert said.recipe.key == plain.recipe.key
+    assert "near_duplicates" not in plain.recipe.config
+    made = workshop.make("corpus")["corpus"][0]
+    assert set(made.statistics["dropped"]) == {"empty", "bad", "duplicate", "held_out"}
+    (dropping,) = workshop.jobs("corpus", corpus={"near_duplicates": "drop"})
+    assert dropping.recipe.key != plain.recipe.key

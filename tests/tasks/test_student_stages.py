@@ -153,7 +153,8 @@ def test_given_logits_leave_out_what_they_do_not_cover(stocked: Workshop):
     found = taught_examples(
         stocked.store, kd.inputs["features"], logits, vocabulary_rows=3000, whole=False
     )
-    assert len(found) == kd_examples(made) - 200
+    assert len(found.examples) == kd_examples(made) - 200
+    assert found.chosen is None
 
 
 def kd_examples(made: dict[str, list[Artifact]]) -> int:
