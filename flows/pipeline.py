@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from storage import ArtifactStore
 from tasks import (
     baseline,
     corpus,
@@ -100,6 +101,7 @@ class Pipeline:
         return dataset.jobs(self.config.dataset, base=self.config.data)
 
     def _corpus(self, made: Artifacts) -> list[Job]:
+        self._check_teacher(made)
         _, dev, test = made["dataset"]
         return corpus.jobs(
             self.config.corpus, self.config.dataset, base=self.config.data, held_out=[dev, test]
@@ -145,6 +147,15 @@ class Pipeline:
             threads=self.config.run.threads,
         )
 
+    def _check_teacher(self, made: Artifacts) -> None:
+        """Refuse a bad teacher before anything long; one that is made already was good."""
+        if self.config.teacher is not None:
+            jobs = self._teacher(made)
+            store = ArtifactStore(self.config.run.store)
+            for job, found in zip(jobs, teacher.STAGE.find_all(jobs, store), strict=True):
+                if found is None:
+                    teacher.preflight(job)
+
     def _logits(self, made: Artifacts) -> list[Job]:
         if self.config.teacher is None:
             labels = made["dataset"][0].statistics["labels"]
@@ -156,6 +167,7 @@ class Pipeline:
             self.shards(made),
             made["teacher"][0],
             threads=self.config.run.threads,
+            devices=self.config.run.teacher_devices,
         )
 
     def _baseline(self, made: Artifacts) -> list[Job]:

@@ -7,11 +7,12 @@ logits can be held against it before a student is trained.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, model_validator
 
 from sparsedistill.metrics import accuracy
 from sparsedistill.teacher.checkpoint import (
@@ -21,13 +22,20 @@ from sparsedistill.teacher.checkpoint import (
     save_classifier,
 )
 from sparsedistill.teacher.finetune import FineTuning, LabelledTexts, fine_tune
-from sparsedistill.teacher.labelling import LabellingOptions, Precision, Teacher
+from sparsedistill.teacher.labelling import LabellingOptions, LongTexts, Precision, Teacher
+from sparsedistill.teacher.preflight import check_teacher, task_labels
 from storage import ArtifactStore, ArtifactWriter, Recipe
+from tasks.progress import measured
 from tasks.shards import Texts, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
 
-KIND, VERSION = "teacher", 1
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+KIND, VERSION = "teacher", 2
 MODEL_DIRECTORY = "model"
+# How the teacher reads, here and while it labels.
+_READING = ("max_length", "long_texts", "overlap", "precision")
 
 
 class TeacherConfig(Table):
@@ -36,17 +44,39 @@ class TeacherConfig(Table):
     checkpoint: str = Field(description="directory, or name on the Hugging Face hub")
     revision: str | None = Field(None, description="branch, tag or commit on the hub")
     finetune: bool = Field(True, description="false: the checkpoint is taken as it is")
+    label_names: dict[str, str] = Field(
+        default_factory=dict,
+        description="the task's label by the checkpoint's, where names differ; without fine-tuning",
+    )
     epochs: int = Field(10, ge=1)
     batch_sizes: tuple[int, ...] = Field((16, 32), min_length=1)
     learning_rates: tuple[float, ...] = Field((1e-5, 2e-5, 5e-5), min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        (0,), min_length=1, description="each setting is tried with each; the best on dev is taken"
+    )
     warmup: float = Field(0.06, ge=0, lt=1)
     weight_decay: float = Field(0.01, ge=0)
-    max_length: int = Field(512, ge=8, description="tokens of a text that the teacher reads")
-    seed: int = 0
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="of what labels ask for, while fine-tuning"
+    )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="while fine-tuning; the checkpoint's own if not given"
     )
+    max_length: int = Field(512, ge=8, description="tokens that the teacher reads at once")
+    long_texts: LongTexts = Field(
+        "truncate", description="windows: the mean over windows of max_length; not in fine-tuning"
+    )
+    overlap: int = Field(64, ge=0, description="tokens that a window shares with the one before")
     precision: Precision = Field("float32", description="of products, here and while labelling")
+
+    @model_validator(mode="after")
+    def _names_of_a_head_that_stays(self) -> TeacherConfig:
+        if self.label_names and self.finetune:
+            raise ValueError(
+                "label_names is for a checkpoint that is taken as it is: set finetune = false, or "
+                "leave label_names out, as fine-tuning makes a new head with the task's labels"
+            )
+        return self
 
 
 def jobs(
@@ -60,7 +90,7 @@ def jobs(
     checkpoint = resolve_checkpoint(_located(config.checkpoint, base), revision=config.revision)
     settings = config.model_dump(mode="json", exclude={"checkpoint", "revision"})
     if not config.finetune:
-        settings = config.model_dump(mode="json", include={"finetune", "max_length", "precision"})
+        settings = config.model_dump(mode="json", include={"finetune", "label_names", *_READING})
     recipe = Recipe(
         KIND,
         VERSION,
@@ -76,15 +106,29 @@ def jobs(
     return [Job(recipe, runtime)]
 
 
+def preflight(job: Job) -> None:
+    """Refuse a checkpoint that cannot become this teacher, in seconds.
+
+    Raises:
+        TeacherError: It cannot; the message says why, and what to do.
+    """
+    config = TeacherConfig.model_validate(job.runtime["config"])
+    check_teacher(
+        _checkpoint(job),
+        labels=cast("list[str]", job.recipe.config["labels"]),
+        finetune=config.finetune,
+        max_length=config.max_length,
+        long_texts=config.long_texts,
+        overlap=config.overlap,
+        label_names=config.label_names,
+    )
+
+
 def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Progress) -> None:
     """Fine-tune (or take over) the checkpoint, then label ``dev`` with it."""
     config = TeacherConfig.model_validate(job.runtime["config"])
     dev = read_shard(store, single_input(job.recipe, "dev"))
-    checkpoint = Checkpoint(
-        name=job.runtime["checkpoint"],
-        revision=job.runtime["revision"],
-        digest=str(job.recipe.config["checkpoint"]),
-    )
+    checkpoint = _checkpoint(job)
     output = writer.path(f"{MODEL_DIRECTORY}/config.json").parent
     if config.finetune:
         train = read_shard(store, single_input(job.recipe, "train"))
@@ -92,7 +136,7 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
         trials = _fine_tune(config, checkpoint, train, dev, output, scratch, job, progress)
         writer.statistics["trials"] = trials
     else:
-        save_classifier(*load_classifier(checkpoint.name, revision=checkpoint.revision), output)
+        _take_over(checkpoint, dev.label_names, config.label_names, output)
     writer.statistics.update(_on_dev(output, dev, config, job.runtime["threads"]))
 
 
@@ -104,6 +148,26 @@ def _located(checkpoint: str, base: str | None) -> str:
     if base is not None and "://" not in base and (Path(base) / checkpoint).is_dir():
         return str(Path(base) / checkpoint)
     return checkpoint
+
+
+def _checkpoint(job: Job) -> Checkpoint:
+    return Checkpoint(
+        name=job.runtime["checkpoint"],
+        revision=job.runtime["revision"],
+        digest=str(job.recipe.config["checkpoint"]),
+    )
+
+
+def _take_over(
+    checkpoint: Checkpoint, labels: Sequence[str], label_names: Mapping[str, str], output: Path
+) -> None:
+    """Save a checkpoint as it is, its labels under the task's names."""
+    tokenizer, model = load_classifier(checkpoint.name, revision=checkpoint.revision)
+    renamed = task_labels(model.config.id2label, labels, label_names)
+    if label_names:
+        model.config.id2label = renamed
+        model.config.label2id = {name: index for index, name in renamed.items()}
+    save_classifier(tokenizer, model, output)
 
 
 def _fine_tune(
@@ -125,26 +189,21 @@ def _fine_tune(
             epochs=config.epochs,
             batch_sizes=config.batch_sizes,
             learning_rates=config.learning_rates,
+            seeds=config.seeds,
             warmup=config.warmup,
             weight_decay=config.weight_decay,
             max_length=config.max_length,
-            seed=config.seed,
             dropout=config.dropout,
+            class_weights=config.class_weights,
             precision=config.precision,
         ),
         output=output,
         scratch=scratch,
         threads=job.runtime["threads"],
         progress=lambda done, total: progress(done / total),
+        measured=lambda label, figures: measured(KIND, job.recipe.key, label, figures),
     )
-    return [
-        {
-            "batch_size": t.batch_size,
-            "learning_rate": t.learning_rate,
-            "dev_accuracy": t.dev_accuracy,
-        }
-        for t in trials
-    ]
+    return [asdict(trial) for trial in trials]
 
 
 def _labelled(texts: Texts) -> LabelledTexts:
@@ -157,9 +216,7 @@ def _on_dev(output: Path, dev: Texts, config: TeacherConfig, threads: int) -> di
     teacher = Teacher(
         output,
         labels=dev.label_names,
-        options=LabellingOptions(
-            max_length=config.max_length, threads=threads, precision=config.precision
-        ),
+        options=LabellingOptions(threads=threads, **config.model_dump(include=set(_READING))),
     )
     logits = teacher.logits(list(dev.texts))
     with np.errstate(over="ignore"):
@@ -171,6 +228,5 @@ def _on_dev(output: Path, dev: Texts, config: TeacherConfig, threads: int) -> di
         "float16_accuracy": accuracy(dev.labels, rounded.argmax(axis=1)),
         "float16_finite": bool(np.isfinite(rounded).all()),
         "parameters": teacher.parameters,
-        "max_length": config.max_length,
-        "precision": config.precision,
+        **config.model_dump(include=set(_READING)),
     }

@@ -6,17 +6,24 @@ still good, so it is of the content: of the files for a directory, of the commit
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsedistill.errors import ConfigError, TeacherError
 from sparsedistill.teacher.quiet import quiet_transformers
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _CODE_OR_NOTES = {".py", ".pyc", ".md", ".lock"}
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_OTHER_WEIGHTS = (".bin", ".pt", ".ckpt", ".h5", ".msgpack")
 _SECONDS_FOR_THE_HUB = 10
+_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +73,17 @@ def _directory_digest(path: Path) -> str:
         hidden = any(part.startswith((".", "__")) for part in relative.parts)
         if not file.is_file() or hidden or file.suffix in _CODE_OR_NOTES:
             continue
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        stat = file.stat()
+        content = _file_digest(file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
         digest.update(f"{relative.as_posix()} {content}\n".encode())
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=4096)
+def _file_digest(path: Path, *_state: int) -> str:
+    """Return the digest of a file, read once as long as its size and times stay as they are."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _on_the_hub(name: str, revision: str | None) -> Checkpoint:
@@ -112,21 +126,67 @@ def load_tokenizer(name: Path | str, *, revision: str | None = None) -> Any:  # 
     return tokenizer
 
 
+def load_config(name: Path | str, *, revision: str | None = None) -> Any:  # noqa: ANN401
+    """Return the configuration of a checkpoint of an architecture that can classify texts.
+
+    Raises:
+        TeacherError: The installed transformers does not know it, or it cannot classify texts.
+    """
+    from transformers import AutoConfig, __version__
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    directory = Path(_local(name, revision))
+    try:
+        stated = _stated(directory)
+        kind = stated.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise TeacherError(f"{name} has no config.json that can be read: {error}") from error
+    if kind is None:
+        raise TeacherError(f"{name}: config.json states no model_type, so it is no checkpoint")
+    if kind not in CONFIG_MAPPING:
+        raise TeacherError(
+            f"{name} is of model_type {kind!r}, which the installed transformers {__version__} "
+            "does not know; it was saved by transformers "
+            f"{stated.get('transformers_version', '?')}. Upgrade transformers, or give a teacher "
+            "of an architecture it knows (code that comes with a checkpoint is not run)"
+        )
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # of many kinds
+        raise TeacherError(
+            f"the config.json of {name} cannot be used: {_first_line(error)}{_versions(directory)}"
+        ) from error
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise TeacherError(
+            f"{name} is of model_type {kind!r}, of which transformers has no sequence classifier; "
+            "give an encoder of texts such as 'FacebookAI/roberta-base'"
+        )
+    return config
+
+
 def load_model(name: Path | str, *, revision: str | None = None, **head: Any) -> Any:  # noqa: ANN401
     """Return the sequence classifier of a checkpoint, from safetensors only.
 
     Args:
         name: Directory or hub name.
         revision: Commit on the hub.
-        head: Settings of a new head (``num_labels`` and the like); without them the checkpoint
-            must have one.
+        head: Settings of a new head (``num_labels`` and the like), for fine-tuning, in float32;
+            without them the checkpoint must have a head.
 
     Raises:
-        TeacherError: transformers cannot read it, or weights are missing.
+        TeacherError: transformers cannot read it, or weights are missing: those of a new head and
+            of the pooler below it may be.
     """
+    import torch
     from transformers import AutoModelForSequenceClassification
 
-    directory = _local(name, revision)
+    load_config(name, revision=revision)  # has the better words for what it refuses
+    directory = Path(_local(name, revision))
+    _check_format(name, directory)
+    if head:
+        head = {"dtype": torch.float32, **head}
     try:
         with quiet_transformers():
             model, found = AutoModelForSequenceClassification.from_pretrained(
@@ -138,10 +198,24 @@ def load_model(name: Path | str, *, revision: str | None = None, **head: Any) ->
                 **head,
             )
     except Exception as error:  # of many kinds, some of them plain Exception
-        raise TeacherError(f"the model of {name} cannot be loaded: {_first_line(error)}") from error
+        raise TeacherError(
+            f"the model of {name} cannot be loaded: {_first_line(error)}{_versions(directory)}"
+        ) from error
     missing = sorted(found["missing_keys"])
     if missing and not head:
-        raise TeacherError(f"{name} is no fine-tuned classifier: it lacks {', '.join(missing)}")
+        raise TeacherError(
+            f"{name} is no fine-tuned classifier: it lacks {_some(missing)}; fine-tune it "
+            "([teacher] finetune = true), or give one that is"
+        )
+    body = f"{model.base_model_prefix}."
+    new = {*missing, *(key for key, *_ in found["mismatched_keys"])}
+    lost = sorted(key for key in new if key.startswith(body) and ".pooler." not in key)
+    if lost:
+        raise TeacherError(
+            f"{name} lacks {len(lost)} weights that its config.json asks for, or has them in "
+            f"another shape: {_some(lost)}; its model.safetensors is of another architecture or "
+            "size, and random weights would be fine-tuned in their place"
+        )
     return model
 
 
@@ -193,6 +267,46 @@ def _local(name: Path | str, revision: str | None) -> str:
     except Exception as error:
         reason = _first_line(refusal or error)
         raise TeacherError(f"{name} cannot be fetched from the hub: {reason}") from error
+
+
+def _check_format(name: Path | str, directory: Path) -> None:
+    """Refuse weights that are not safetensors, by name."""
+    if any(directory.glob("*.safetensors")):
+        return
+    others = sorted(path.name for suffix in _OTHER_WEIGHTS for path in directory.glob(f"*{suffix}"))
+    if others:
+        raise TeacherError(
+            f"{name} has its weights in {_some(others)} only, and loading such a file can run "
+            "code; save the model again as safetensors (save_pretrained of a current "
+            "transformers) and give that directory"
+        )
+    raise TeacherError(f"{name} has no *.safetensors: there are no weights to load")
+
+
+def _stated(directory: Path) -> dict[str, Any]:
+    """Return config.json as it is; transformers would put its own version in."""
+    stated: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return stated
+
+
+def _versions(directory: Path) -> str:
+    """Return a hint where a checkpoint was saved by a newer transformers than is installed."""
+    from packaging.version import InvalidVersion, Version
+    from transformers import __version__
+
+    stated = str(_stated(directory).get("transformers_version"))
+    try:
+        newer = Version(stated) > Version(__version__)
+    except InvalidVersion:
+        return ""
+    if not newer:
+        return ""
+    return f" (saved by transformers {stated}, installed is {__version__}: upgrade transformers)"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _first_line(error: Exception) -> str:

@@ -192,6 +192,10 @@ BAD = {
         TUNED,
         (),
     ),
+    "an older name with newer parts": Bad(
+        configured(hidden_act="octelu", transformers_version="99.1.0"),
+        ("cannot be loaded", "saved by transformers 99.1.0, installed is", "upgrade transformers"),
+    ),
     "a model of images": Bad(
         configured(model_type="vit"),
         ("model_type 'vit', of which transformers has no sequence classifier",),
