@@ -145,6 +145,7 @@ class Pipeline:
             train=train,
             dev=dev,
             threads=self.config.run.threads,
+            devices=self.config.run.teacher_devices,
         )
 
     def _check_teacher(self, made: Artifacts) -> None:
@@ -182,7 +183,7 @@ class Pipeline:
             logits=_by_part(made["logits"]),
             splits=_by_split(made["dataset"]),
             teacher=made["teacher"][0] if self.config.teacher else None,
-            alignment_tolerance=self.config.logits.alignment_tolerance,
+            alignment_tolerance=self.config.logits.tolerance,
             memory=self.config.run.memory_of_students(),
             device=self.config.run.student_device,
             threads=self.config.run.threads,

@@ -59,7 +59,7 @@ def rivals_memory(config: DistillConfig, *, examples: int, classes: int) -> list
         return []
     plans = []
     for rival in config.student.rivals:
-        longest = rival.max_length or config.teacher.max_length
+        longest = rival.max_length or config.teacher.longest
         plans.append(
             check_subword_memory(
                 rival.network(rows=_TOKENS, width=_TOKEN_WIDTH, classes=classes),

@@ -142,7 +142,7 @@ def measure_teacher(
             directory,
             labels=list(load_config(directory).id2label.values()),
             options=LabellingOptions(
-                max_length=reading.max_length,
+                max_length=reading.longest,
                 long_texts=reading.long_texts,
                 overlap=reading.overlap,
                 token_budget=config.logits.token_budget,
@@ -219,7 +219,7 @@ class _Lengths:
 
     def __init__(self, directory: Path, config: TeacherConfig) -> None:
         self._tokenizer = load_tokenizer(directory)
-        self._longest = min(config.max_length, int(self._tokenizer.model_max_length))
+        self._longest = min(config.longest, int(self._tokenizer.model_max_length))
 
     def mean(self, texts: Sequence[str], *, cut: bool) -> float:
         encoded = self._tokenizer(

@@ -21,6 +21,7 @@ from sparsedistill.teacher.checkpoint import (
     resolve_checkpoint,
     save_classifier,
 )
+from sparsedistill.teacher.devices import CPU, device_in_turn, teacher_devices
 from sparsedistill.teacher.finetune import FineTuning, LabelledTexts, fine_tune
 from sparsedistill.teacher.labelling import LabellingOptions, LongTexts, Precision, Teacher
 from sparsedistill.teacher.preflight import check_teacher, task_labels
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 KIND, VERSION = "teacher", 2
 MODEL_DIRECTORY = "model"
+_LONGEST = 512
+FIRST_GPU = "cuda:0"
 # How the teacher reads, here and while it labels.
 _READING = ("max_length", "long_texts", "overlap", "precision")
 
@@ -62,7 +65,9 @@ class TeacherConfig(Table):
     dropout: float | None = Field(
         None, ge=0, lt=1, description="while fine-tuning; the checkpoint's own if not given"
     )
-    max_length: int = Field(512, ge=8, description="tokens that the teacher reads at once")
+    max_length: int | None = Field(
+        None, ge=8, description="tokens that the teacher reads at once; at most 512 if not given"
+    )
     long_texts: LongTexts = Field(
         "truncate", description="windows: the mean over windows of max_length; not in fine-tuning"
     )
@@ -78,9 +83,20 @@ class TeacherConfig(Table):
             )
         return self
 
+    @property
+    def longest(self) -> int:
+        """Tokens that are read at once where the model has positions for so many."""
+        return self.max_length or _LONGEST
+
 
 def jobs(
-    config: TeacherConfig, *, base: str | None, train: Made, dev: Made, threads: int
+    config: TeacherConfig,
+    *,
+    base: str | None,
+    train: Made,
+    dev: Made,
+    threads: int,
+    devices: Sequence[str] | None = None,
 ) -> list[Job]:
     """Return the one job of the teacher.
 
@@ -102,6 +118,7 @@ def jobs(
         "checkpoint": checkpoint.name,
         "revision": checkpoint.revision,
         "threads": threads,
+        "devices": None if devices is None else list(devices),
     }
     return [Job(recipe, runtime)]
 
@@ -130,14 +147,18 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
     dev = read_shard(store, single_input(job.recipe, "dev"))
     checkpoint = _checkpoint(job)
     output = writer.path(f"{MODEL_DIRECTORY}/config.json").parent
-    if config.finetune:
-        train = read_shard(store, single_input(job.recipe, "train"))
-        scratch = store.workspace(job.recipe)
-        trials = _fine_tune(config, checkpoint, train, dev, output, scratch, job, progress)
-        writer.statistics["trials"] = trials
-    else:
-        _take_over(checkpoint, dev.label_names, config.label_names, output)
-    writer.statistics.update(_on_dev(output, dev, config, job.runtime["threads"]))
+    with device_in_turn(_devices(job)) as device:
+        if config.finetune:
+            train = read_shard(store, single_input(job.recipe, "train"))
+            scratch = store.workspace(job.recipe)
+            trials = _fine_tune(
+                config, checkpoint, train, dev, output, scratch, job, progress, device=device
+            )
+            writer.statistics["trials"] = trials
+        else:
+            _take_over(checkpoint, dev.label_names, config.label_names, output)
+        threads = job.runtime["threads"]
+        writer.statistics.update(_on_dev(output, dev, config, threads=threads, device=device))
 
 
 STAGE = Stage(KIND, VERSION, build)
@@ -148,6 +169,12 @@ def _located(checkpoint: str, base: str | None) -> str:
     if base is not None and "://" not in base and (Path(base) / checkpoint).is_dir():
         return str(Path(base) / checkpoint)
     return checkpoint
+
+
+def _devices(job: Job) -> tuple[str, ...]:
+    """Return where the teacher may be made: of several GPUs the Trainer takes the first."""
+    devices = teacher_devices(job.runtime["devices"])
+    return (CPU,) if devices == (CPU,) else (FIRST_GPU,)
 
 
 def _checkpoint(job: Job) -> Checkpoint:
@@ -179,6 +206,8 @@ def _fine_tune(
     scratch: Path,
     job: Job,
     progress: Progress,
+    *,
+    device: str,
 ) -> list[dict[str, Any]]:
     trials = fine_tune(
         checkpoint,
@@ -192,7 +221,7 @@ def _fine_tune(
             seeds=config.seeds,
             warmup=config.warmup,
             weight_decay=config.weight_decay,
-            max_length=config.max_length,
+            max_length=config.longest,
             dropout=config.dropout,
             class_weights=config.class_weights,
             precision=config.precision,
@@ -200,6 +229,7 @@ def _fine_tune(
         output=output,
         scratch=scratch,
         threads=job.runtime["threads"],
+        on_gpu=device != CPU,
         progress=lambda done, total: progress(done / total),
         measured=lambda label, figures: measured(KIND, job.recipe.key, label, figures),
     )
@@ -211,12 +241,15 @@ def _labelled(texts: Texts) -> LabelledTexts:
     return LabelledTexts(list(texts.texts), texts.labels.tolist())
 
 
-def _on_dev(output: Path, dev: Texts, config: TeacherConfig, threads: int) -> dict[str, Any]:
+def _on_dev(
+    output: Path, dev: Texts, config: TeacherConfig, *, threads: int, device: str
+) -> dict[str, Any]:
     """Return accuracy on dev, and whether float16 keeps every one of its labels."""
+    reading = {**config.model_dump(include=set(_READING)), "max_length": config.longest}
     teacher = Teacher(
         output,
         labels=dev.label_names,
-        options=LabellingOptions(threads=threads, **config.model_dump(include=set(_READING))),
+        options=LabellingOptions(threads=threads, device=device, **reading),
     )
     logits = teacher.logits(list(dev.texts))
     with np.errstate(over="ignore"):
@@ -228,5 +261,6 @@ def _on_dev(output: Path, dev: Texts, config: TeacherConfig, threads: int) -> di
         "float16_accuracy": accuracy(dev.labels, rounded.argmax(axis=1)),
         "float16_finite": bool(np.isfinite(rounded).all()),
         "parameters": teacher.parameters,
-        **config.model_dump(include=set(_READING)),
+        **reading,
+        "max_length": teacher.max_length,
     }

@@ -160,7 +160,8 @@ class Padding:
 def longest_input(tokenizer: Any, model: Any, max_length: int) -> int:  # noqa: ANN401
     """Return how many tokens of a text are read: what is asked for, or what the model can.
 
-    A table of positions with a padding row (RoBERTa's) begins to count behind that row.
+    A table of positions with a padding row (RoBERTa's) begins to count behind that row, of which
+    the model's configuration says nothing.
     """
     from torch import nn
 
@@ -170,6 +171,9 @@ def longest_input(tokenizer: Any, model: Any, max_length: int) -> int:  # noqa: 
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
     ]
     room = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
+    config = getattr(model, "config", None)
+    stated = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    room += [int(limit) for limit in stated if limit and limit > 0]
     return min(max_length, int(tokenizer.model_max_length), *room)
 
 

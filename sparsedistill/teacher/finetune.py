@@ -88,6 +88,7 @@ def fine_tune(
     scratch: Path,
     every_seconds: float = 120.0,
     threads: int | None = None,
+    on_gpu: bool = False,
     progress: Callable[[int, int], None] | None = None,
     measured: Callable[[str, dict[str, float]], None] | None = None,
 ) -> tuple[Trial, ...]:
@@ -105,6 +106,7 @@ def fine_tune(
         every_seconds: Of work from one resume point to the next, and longer where saving would take
             more than a tenth of the time; 0 is after every update.
         threads: Of torch on the CPU.
+        on_gpu: Whether the first GPU does the work, or the CPU.
         progress: Called with (updates done, updates in all).
         measured: Called after every epoch with what is tried and its figures by name.
 
@@ -151,11 +153,11 @@ def fine_tune(
                 measured(str(setting), figures)
 
         with quiet_transformers():
-            model = _fresh_model(checkpoint, label_names, options, seed=setting.seed)
+            model = _fresh_model(checkpoint, label_names, options, seed=setting.seed, on_gpu=on_gpu)
             data = data or _encoded(tokenizer, model, train, dev, options)
             trial = run_trial(
                 setting, model, tokenizer,
-                train=data[0], dev=data[1], weights=weights, options=options,
+                train=data[0], dev=data[1], weights=weights, options=options, on_gpu=on_gpu,
                 files=records.files(number), every_seconds=every_seconds,
                 watch=Watch(update, look),
             )  # fmt: skip
@@ -171,7 +173,12 @@ def fine_tune(
 
 
 def _fresh_model(
-    checkpoint: Checkpoint, label_names: Sequence[str], options: FineTuning, *, seed: int
+    checkpoint: Checkpoint,
+    label_names: Sequence[str],
+    options: FineTuning,
+    *,
+    seed: int,
+    on_gpu: bool,
 ) -> Any:  # noqa: ANN401
     """Return the checkpoint with a head for the task, its start a function of the seed."""
     from transformers import set_seed
@@ -185,7 +192,7 @@ def _fresh_model(
         label2id={name: index for index, name in enumerate(label_names)},
         problem_type="single_label_classification",
         **_dropout(checkpoint, options.dropout),
-        **_attention(options),
+        **_attention(options, on_gpu=on_gpu),
     )
 
 
@@ -197,15 +204,12 @@ def _dropout(checkpoint: Checkpoint, rate: float | None) -> dict[str, float]:
     return {name: rate for name in config.to_dict() if "dropout" in name}
 
 
-def _attention(options: FineTuning) -> dict[str, str]:
+def _attention(options: FineTuning, *, on_gpu: bool) -> dict[str, str]:
     """Return the attention that is the faster in bfloat16 on a CPU: 1.2 to 1.4 times as fast there.
 
     With dropout both take the same memory; without, torch's own saves much of it.
     """
-    import torch
-
-    on_cpu = not torch.cuda.is_available()
-    eager = on_cpu and options.precision == "bfloat16" and options.dropout != 0
+    eager = not on_gpu and options.precision == "bfloat16" and options.dropout != 0
     return {"attn_implementation": "eager"} if eager else {}
 
 

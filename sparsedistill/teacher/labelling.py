@@ -91,6 +91,11 @@ class Labelled:
 class Teacher:
     """A fine-tuned sequence classifier, loaded once and asked often, by one thread at a time.
 
+    Attributes:
+        parameters: How many it has.
+        max_length: Tokens that it reads at once: what the options say, or what the model can.
+        token_budget: Tokens in a batch.
+
     Args:
         directory: As written by ``save_pretrained``: model and tokenizer.
         labels: The task's labels; logits come in this order.
@@ -114,7 +119,7 @@ class Teacher:
         tokenizer, model = load_classifier(directory, revision=revision)
         self.parameters = sum(weights.numel() for weights in model.parameters())
         self._columns = label_columns(model.config.id2label, labels)
-        longest = longest_input(tokenizer, model, options.max_length)
+        longest = self.max_length = longest_input(tokenizer, model, options.max_length)
         self._encoder = Encoder(
             tokenizer,
             accepted=inspect.signature(model.forward).parameters,

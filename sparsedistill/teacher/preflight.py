@@ -7,6 +7,7 @@ weights, length. A teacher that passes is not asked again in the same process.
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, Any
 
 from sparsedistill.errors import TeacherError
@@ -32,7 +33,7 @@ def check_teacher(
     *,
     labels: Sequence[str],
     finetune: bool,
-    max_length: int,
+    max_length: int | None,
     long_texts: LongTexts = "truncate",
     overlap: int = 0,
     label_names: Mapping[str, str] | None = None,
@@ -43,7 +44,8 @@ def check_teacher(
         checkpoint: Which.
         labels: The task's.
         finetune: Whether it gets a new head; else it must be a classifier with the task's labels.
-        max_length: Tokens of a text, or of a window of it, that it shall read.
+        max_length: Tokens of a text, or of a window of it, that it shall read; None is as many
+            as it can.
         long_texts: How it shall read texts that are longer.
         overlap: Tokens that a window shares with the one before.
         label_names: Of its labels, what the task calls them.
@@ -103,7 +105,7 @@ def _check(
     checkpoint: Checkpoint,
     labels: tuple[str, ...],
     finetune: bool,
-    reading: tuple[int, LongTexts, int],
+    reading: tuple[int | None, LongTexts, int],
     label_names: tuple[tuple[str, str], ...],
 ) -> None:
     name, revision = checkpoint.name, checkpoint.revision
@@ -116,8 +118,8 @@ def _check(
     model = load_model(name, revision=revision, **head)
     _check_tokens(name, tokenizer, model)
     max_length, long_texts, overlap = reading
-    longest = longest_input(tokenizer, model, max_length)
-    if longest < max_length:
+    longest = longest_input(tokenizer, model, max_length or sys.maxsize)
+    if max_length is not None and longest < max_length:
         raise TeacherError(
             f"{name} reads {longest} tokens at most; set [teacher] max_length = "
             f"{longest} or less, in place of {max_length}"

@@ -79,6 +79,7 @@ def run_trial(
     dev: Rows,
     weights: ClassWeights | None,
     options: FineTuning,
+    on_gpu: bool,
     files: TrialFiles,
     every_seconds: float,
     watch: Watch,
@@ -93,6 +94,7 @@ def run_trial(
         dev: Looked at after every epoch.
         weights: Of a row's loss, by its label.
         options: What all trials share.
+        on_gpu: Whether the first GPU does the work, or the CPU.
         files: Of this trial.
         every_seconds: Of work from one resume point to the next; 0 is after every update.
         watch: Is told.
@@ -104,7 +106,7 @@ def run_trial(
         files, tokenizer, order, watch, epoch=epoch, every_seconds=every_seconds,
         seconds=resumed[1] if resumed else 0.0,
     )  # fmt: skip
-    arguments = _arguments(setting, options, files)
+    arguments = _arguments(setting, options, files, on_gpu=on_gpu)
     if arguments.use_cpu and not arguments.bf16:
         _use_onednn(model)
     trainer = _Ordered(
@@ -230,9 +232,10 @@ class _Keeper(TrainerCallback):
         control.should_save = True
 
 
-def _arguments(setting: Setting, options: FineTuning, files: TrialFiles) -> TrainingArguments:
-    on_gpu = torch.cuda.is_available()
-    bfloat16, float16 = mixed_precision(options.precision)
+def _arguments(
+    setting: Setting, options: FineTuning, files: TrialFiles, *, on_gpu: bool
+) -> TrainingArguments:
+    bfloat16, float16 = mixed_precision(options.precision, on_gpu=on_gpu)
     arguments = TrainingArguments(
         output_dir=str(files.directory),
         num_train_epochs=options.epochs,
@@ -259,12 +262,12 @@ def _arguments(setting: Setting, options: FineTuning, files: TrialFiles) -> Trai
     return arguments
 
 
-def mixed_precision(precision: Precision) -> tuple[bool, bool]:
-    """Return whether products are in bfloat16, and whether in float16, on this machine's device.
+def mixed_precision(precision: Precision, *, on_gpu: bool) -> tuple[bool, bool]:
+    """Return whether products are in bfloat16, and whether in float16.
 
     A GPU that would only imitate bfloat16 has float16; on a CPU float16 saves nothing.
     """
-    if not torch.cuda.is_available():
+    if not on_gpu:
         return precision == "bfloat16", False
     bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     return bfloat16, not bfloat16

@@ -180,3 +180,8 @@ def test_a_moved_checkpoint_is_the_same_teacher_and_a_changed_one_is_not(worksho
     path = workshop.data / "moved" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 1e-6}))
     assert workshop.keys("teacher", teacher={"checkpoint": "moved"}) != before
+
+
+def test_a_teacher_reads_what_it_can_where_no_length_is_given(workshop: Workshop):
+    (teacher,) = workshop.make("teacher", teacher={"max_length": None, "epochs": 1})["teacher"]
+    assert teacher.statistics["max_length"] == 64  # the positions that it has

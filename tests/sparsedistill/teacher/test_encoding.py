@@ -8,7 +8,12 @@ from helpers.tiny_task import texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import RobertaConfig, RobertaForSequenceClassification
+from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from sparsedistill.errors import TeacherError
 from sparsedistill.teacher.checkpoint import load_classifier
@@ -111,4 +116,8 @@ def test_positions_behind_the_padding_row_are_not_counted(tokenizer):
     )
     assert longest_input(tokenizer, roberta, 512) == 32
     assert longest_input(tokenizer, roberta, 20) == 20
+    gpt = GPT2ForSequenceClassification(
+        GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=20, n_positions=24)
+    )
+    assert longest_input(tokenizer, gpt, 512) == 24
     assert longest_input(tokenizer, nn.Identity(), 512) == tokenizer.model_max_length

@@ -203,9 +203,9 @@ def test_the_attention_of_training_in_bfloat16_is_not_saved(tiny_encoder, tmp_pa
     options = FineTuning(
         epochs=1, batch_sizes=(16,), learning_rates=(2e-3,), dropout=0.1, precision="bfloat16"
     )
-    assert finetune._attention(options) == {"attn_implementation": "eager"}
-    assert finetune._attention(replace(options, dropout=0.0)) == {}
-    assert finetune._attention(replace(options, precision="float32")) == {}
+    assert finetune._attention(options, on_gpu=False) == {"attn_implementation": "eager"}
+    assert finetune._attention(replace(options, dropout=0.0), on_gpu=False) == {}
+    assert finetune._attention(replace(options, precision="float32"), on_gpu=False) == {}
     _, model = tuned(tiny_encoder, tmp_path, options)
     assert "eager" not in (model / "config.json").read_text()
     assert load_model(model).dtype == torch.float32
@@ -236,9 +236,8 @@ def test_the_order_of_rows_is_a_function_of_seed_and_epoch():
     ],
 )
 def test_mixed_precision_is_what_the_device_has(gpu, bfloat16, precision, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bfloat16)
-    assert trial.mixed_precision(precision) == expected
+    assert trial.mixed_precision(precision, on_gpu=gpu) == expected
 
 
 def test_a_task_of_one_label_is_refused(tiny_encoder, tmp_path):
