@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +17,7 @@ from sparsedistill.onednn import has_onednn, product
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     import numpy.typing as npt
 
     Tokens = npt.NDArray[np.int64]
@@ -77,6 +77,7 @@ class CpuSession:
         self.workers = threads
         self._model = model.eval()
         self._low = precision == "bfloat16"
+        steady(model)
         if not self._low:
             use_onednn(model)
 
@@ -84,12 +85,12 @@ class CpuSession:
         self, inputs: Mapping[str, Tokens], mask: Tokens | None
     ) -> npt.NDArray[np.float32]:
         """Return the logits of a batch."""
-        tensors = {name: torch.from_numpy(_two_rows(each)) for name, each in inputs.items()}
+        tensors = {name: torch.from_numpy(each) for name, each in inputs.items()}
         if mask is not None:
-            tensors["attention_mask"] = torch.from_numpy(_two_rows(mask))
+            tensors["attention_mask"] = torch.from_numpy(mask)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._low):
             logits: npt.NDArray[np.float32] = self._model(**tensors).logits.float().numpy()
-        return logits[: len(next(iter(inputs.values())))]
+        return logits
 
 
 class GpuSession:
@@ -146,18 +147,43 @@ def open_session(
     return GpuSession(model, device=device, precision=precision)
 
 
-class OneDnnLinear(nn.Linear):
+class SteadyLinear(nn.Linear):
+    """A linear layer that gives a row the same bits alone as among others.
+
+    The product of one row is a product of a vector, for which the libraries have other code, and
+    that rounds otherwise: a text alone in its batch would get other logits.
+    """
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output, [..., outputs]."""
+        if values.numel() != self.in_features:
+            return self.product(values)
+        return self.product(values.view(1, -1).expand(2, -1))[0].view(*values.shape[:-1], -1)
+
+    def product(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output of several rows."""
+        return super().forward(values)
+
+
+class OneDnnLinear(SteadyLinear):
     """A linear layer whose product, and the GELU after it, oneDNN computes."""
 
     then: Literal["none", "gelu"] = "none"
 
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the layer's output, float32 [..., outputs]."""
+    def product(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output of several rows, float32."""
         return product(values, self.weight, self.bias, then=self.then)
 
 
+def steady(model: nn.Module) -> None:
+    """Have every linear layer of a model give a row the same bits alone as among others."""
+    for module in list(model.modules()):
+        if type(module) is nn.Linear:
+            module.__class__ = SteadyLinear
+
+
 def use_onednn(model: nn.Module) -> None:
-    """Have oneDNN compute every linear layer of a model, where torch has it.
+    """Have oneDNN compute every steady linear layer of a model, where torch has it.
 
     The exact GELU of a feed-forward block is computed with its product.
     """
@@ -166,7 +192,7 @@ def use_onednn(model: nn.Module) -> None:
     if not has_onednn(next(model.parameters())):
         return
     for module in list(model.modules()):
-        if type(module) is nn.Linear:
+        if type(module) is SteadyLinear:
             module.__class__ = OneDnnLinear
     for module in list(model.modules()):
         for layer, activation in _FUSED:
@@ -175,12 +201,3 @@ def use_onednn(model: nn.Module) -> None:
             if isinstance(first, OneDnnLinear) and exact:
                 first.then = "gelu"
                 setattr(module, activation, nn.Identity())
-
-
-def _two_rows(tokens: Tokens) -> Tokens:
-    """Return a batch with its only row doubled.
-
-    The product of one row is a product of a vector, for which the libraries have other code, and
-    that rounds otherwise: a row would get other bits alone than among others.
-    """
-    return np.repeat(tokens, 2, axis=0) if len(tokens) == 1 else tokens

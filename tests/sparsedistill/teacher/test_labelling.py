@@ -10,6 +10,7 @@ from helpers.tiny_bert import write_tiny_bert
 from helpers.tiny_task import LABELS, WORDS, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import BertConfig, BertForSequenceClassification
 
 from sparsedistill.errors import ConfigError, DataError, TeacherError
 from sparsedistill.teacher import labelling
@@ -317,3 +318,19 @@ def test_low_precision_stays_near(lively, asked, precision):
 def test_float16_is_refused_on_a_cpu(lively):
     with pytest.raises(ConfigError, match=r'"float16" is for GPUs; on a CPU take "bfloat16"'):
         teacher(lively, precision="float16", device="cpu")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("length", [3, 17, 60])
+def test_a_row_alone_in_its_batch_has_the_same_bits(precision, length):
+    """A product of one row is another routine in the libraries, at sizes that a tiny model has not."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+    model = BertForSequenceClassification(
+        BertConfig(**shape, num_hidden_layers=1, vocab_size=500, num_labels=2)
+    )
+    session = CpuSession(model, precision=precision, threads=1)
+    rows = np.random.default_rng(0).integers(5, 500, (8, length))
+    together = session({"input_ids": rows}, None)
+    alone = [session({"input_ids": rows[i : i + 1]}, None)[0] for i in range(len(rows))]
+    np.testing.assert_array_equal(np.stack(alone), together)
