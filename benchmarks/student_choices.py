@@ -121,7 +121,7 @@ class Task:
     def examples(self) -> Examples[MappedBags]:
         """Corpus and `train`, with the labels of `train` for those who look at them."""
         features, logits = (self.made[stage][:-2] for stage in ("features", "logits"))
-        return taught_examples(
+        taught = taught_examples(
             self.store,
             [one.as_input() for one in features],
             [one.as_input() for one in logits],
@@ -129,6 +129,7 @@ class Task:
             whole=False,
             train=self.made["dataset"][0].as_input(),
         )
+        return taught.examples
 
     @cached_property
     def held_out(self) -> tuple[Examples[MappedBags], Examples[MappedBags]]:

@@ -187,10 +187,17 @@ def reliability(
     summary: Summary, when: Literal["before", "after"], *, width: int = 400
 ) -> Chart | None:
     """Accuracy against confidence of the student, `when` scaling; below it, texts per bin."""
-    values = _bins(summary, when)
+    return reliability_of(part(summary, "calibration"), when, width=width)
+
+
+def reliability_of(
+    calibration: Summary, when: Literal["before", "after"], *, width: int = 400
+) -> Chart | None:
+    """Accuracy against confidence of any model, from its bins before and after scaling."""
+    values = _bins(calibration, when)
     if not values:
         return None
-    everything = [*_bins(summary, "before"), *_bins(summary, "after")]
+    everything = [*_bins(calibration, "before"), *_bins(calibration, "after")]
     floor = min(min(row["low"], row["accuracy"], row["confidence"]) for row in everything)
     floor = math.floor(10 * floor + 1e-9) / 10
     plot = width - 60
@@ -224,11 +231,11 @@ def reliability(
     return finish(alt.vconcat(above, below, spacing=26))
 
 
-def _bins(summary: Summary, when: str) -> list[Row]:
+def _bins(calibration: Summary, when: str) -> list[Row]:
     """The bins of one side that hold a text and all their numbers."""
     keys = ("low", "high", "confidence", "accuracy", "count")
     found: Iterable[Row] = (
-        {k: number(b, k) for k in keys} for b in rows(summary, "calibration", when, "bins")
+        {k: number(b, k) for k in keys} for b in rows(calibration, when, "bins")
     )
     return [
         {

@@ -22,6 +22,7 @@ from dashboards.summary import (
     title,
 )
 from dashboards.svg import to_png
+from dashboards.teacher import remarks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +43,12 @@ def render_markdown(summary: Summary) -> str:
     """
     check_format(summary)
     name = _escaped(fmt.one_line(summary.get("name", "run")))
-    words = [f"# {name}", f"**{_escaped(headline(summary))}**", results_markdown(summary)]
+    words = [
+        f"# {name}",
+        f"**{_escaped(headline(summary))}**",
+        results_markdown(summary),
+        _of_the_teacher(summary),
+    ]
     pictures = _charts(summary)
     page = ""
     for scale in _SCALES:
@@ -90,6 +96,10 @@ def results_markdown(summary: Summary) -> str:
         return "No model was evaluated in this run."
     heads = ["Model", "Accuracy", "Macro-F1", "Agreement", "Texts/s", "× teacher", "Size"]
     return "\n".join([_row(heads), _row([":--", *["--:"] * (len(heads) - 1)]), *lines])
+
+
+def _of_the_teacher(summary: Summary) -> str:
+    return "\n".join(f"* {_escaped(one)}" for one in remarks(summary))
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -47,6 +47,7 @@ _REASONS = {
     "duplicate": "duplicates",
     "held_out": "equal to a dev or test text",
     "bad": "unreadable",
+    "near_duplicate": "alike but for case and signs",
 }
 
 

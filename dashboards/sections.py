@@ -16,6 +16,7 @@ from dashboards.markup import Html, join, tag
 from dashboards.mistakes import mistakes
 from dashboards.provenance import environment, lineage, use, work
 from dashboards.summary import Summary, number, part, rows, times_teacher, title
+from dashboards.teacher import teacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,6 +227,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Summary], Html]], ...] = (
     ("results", "Results", results),
     ("mistakes", "Mistakes", mistakes),
     ("confidence", "Confidence", calibration),
+    ("teacher", "The teacher", teacher),
     ("training", "Training", training),
     ("n-grams", "N-grams", reading),
     ("package", "Package", package),

@@ -85,7 +85,7 @@ def _of_shard(shard: TextShard, store: ArtifactStore) -> list[str]:
 
 def _of_source(source: Source, config: DistillConfig) -> list[str]:
     rows: list[str] = []
-    for texts in corpus._candidates(source, config.corpus, corpus.Scan()):
+    for texts in corpus.candidates(source, config.corpus, corpus.Scan()):
         rows += texts[: _ROWS_A_PLACE - len(rows)]
         if len(rows) == _ROWS_A_PLACE:
             break

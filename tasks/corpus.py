@@ -13,19 +13,19 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from sparsedistill.errors import DataError
 from sparsedistill.text.buffers import TextBuffer
 from sparsedistill.text.deduplication import Deduplicator, Kept
 from sparsedistill.text.identity import text_digests, text_ids
+from sparsedistill.text.likeness import likeness_digests
 from storage import (
     ArtifactStore,
     ArtifactWriter,
@@ -44,12 +44,16 @@ from tasks.stage import Job, Made, Progress, Stage, Table, tool_version
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
+    import numpy.typing as npt
+
     from storage import Artifact, BadRow, Source
 
 KIND, VERSION = "corpus", 2
 SHARD_KIND, SHARD_VERSION = "corpus_shard", 1
 QUARANTINE_FILE, SCAN_FILE = "quarantine.jsonl", "corpus.json"
 _QUARANTINE_ROWS = 10_000
+_REASONS = ("empty", "bad", "duplicate", "held_out")
 _BLOCK = 1 << 20
 
 
@@ -68,6 +72,10 @@ class CorpusConfig(Table):
     max_bad_share: float = Field(
         0.01, ge=0, le=1, description="more bad rows than this stop the run"
     )
+    near_duplicates: Literal["keep", "drop"] = Field(
+        "keep",
+        description="drop: of rows that differ in case, signs and digits alone the first stays",
+    )
     expected_rows: int | None = Field(None, description="for plans over sources out of reach")
 
 
@@ -77,7 +85,8 @@ class Scan:
 
     Attributes:
         read: Rows read, empty and bad ones among them.
-        dropped: Rows dropped, by reason: empty, bad, duplicate, held_out.
+        dropped: Rows dropped, by reason: empty, bad, duplicate, held_out, and near_duplicate where
+            these are dropped.
         rows_per_source: Candidate rows (neither empty nor bad) of every source.
         shards: Content digest and rows of every shard, in order.
         bad: The first bad rows.
@@ -96,7 +105,9 @@ class Scan:
             "rows": sum(rows for _, rows in self.shards),
             "read": self.read,
             "dropped": {
-                reason: self.dropped[reason] for reason in ("empty", "bad", "duplicate", "held_out")
+                **{reason: self.dropped[reason] for reason in _REASONS},
+                # So that a corpus that keeps them has the bytes it always had.
+                **{r: n for r, n in self.dropped.items() if r not in _REASONS},
             },
         }
 
@@ -116,11 +127,14 @@ def jobs(
         SourceError: A source matches nothing.
     """
     sources = expand_sources(config.sources, base=base)
+    unnamed = {"sources", "expected_rows"}
+    if config.near_duplicates == "keep":
+        unnamed.add("near_duplicates")  # as corpora were named before there was a choice
     recipe = Recipe(
         KIND,
         VERSION,
         config={
-            **config.model_dump(mode="json", exclude={"sources", "expected_rows"}),
+            **config.model_dump(mode="json", exclude=unnamed),
             "sources": _fingerprints(sources),
         },
         inputs={"held_out": tuple(made.as_input() for made in held_out)},
@@ -189,15 +203,26 @@ def scan_sources(job: Job, scratch: Path, progress: Progress = lambda _: None) -
     if _fingerprints(sources) != job.recipe.config["sources"]:
         raise DataError("a source of the corpus changed since the run began; run again")
     scan = Scan()
-    with Deduplicator(scratch) as rows:
+    with ExitStack() as open_files:
+        rows = open_files.enter_context(Deduplicator(scratch))
+        alike: Deduplicator | None = None
+        if config.near_duplicates == "drop":
+            (scratch / "alike").mkdir(exist_ok=True)
+            alike = open_files.enter_context(Deduplicator(scratch / "alike"))
         for number, source in enumerate(sources):
             before = rows.rows
-            for texts in _candidates(source, config, scan):
+            for texts in candidates(source, config, scan):
                 rows.add(text_digests(TextBuffer.from_strings(texts)))
+                if alike is not None:
+                    alike.add(likeness_digests(texts))
             scan.rows_per_source.append(rows.rows - before)
             progress((number + 1) / len(sources))
         _refuse_if_bad(scan, config)
-        kept = rows.decide(_held_out_digests(job))
+        held_out = _held_out_texts(job)
+        kept = rows.decide(text_digests(TextBuffer.from_strings(held_out)))
+        if alike is not None:
+            kept = kept.without_alike(alike.decide(likeness_digests(held_out)))
+            scan.dropped["near_duplicate"] = kept.near_duplicates
     scan.dropped["duplicate"], scan.dropped["held_out"] = kept.duplicates, kept.held_out
     scan.shards = list(_shard_contents(scan, kept, config.rows_per_shard))
     if not scan.shards:
@@ -216,7 +241,7 @@ def _fingerprints(sources: Sequence[Source]) -> list[str]:
     ]
 
 
-def _candidates(source: Source, config: CorpusConfig, scan: Scan) -> Iterator[list[str]]:
+def candidates(source: Source, config: CorpusConfig, scan: Scan) -> Iterator[list[str]]:
     """Yield the rows of a source that are neither bad nor empty; count the others in ``scan``."""
 
     def on_bad(row: BadRow) -> None:
@@ -267,12 +292,11 @@ def _refuse_if_bad(scan: Scan, config: CorpusConfig) -> None:
     )
 
 
-def _held_out_digests(job: Job) -> npt.NDArray[np.uint64]:
+def _held_out_texts(job: Job) -> list[str]:
     """Read dev and test from their files, so that a plan can do it before they are stored."""
     config = DatasetConfig.model_validate(job.runtime["dataset"])
     splits = read_splits(config, base=job.runtime["base"])
-    texts = [splits[name].texts for name in ("dev", "test")]
-    return np.concatenate([text_digests(TextBuffer.from_strings(part)) for part in texts])
+    return [text for name in ("dev", "test") for text in splits[name].texts]
 
 
 def _shard_contents(scan: Scan, kept: Kept, size: int) -> Iterator[tuple[str, int]]:
@@ -327,7 +351,7 @@ def _write_shards(
 def _kept_rows(config: CorpusConfig, base: str | None, kept: Kept) -> Iterator[str]:
     again, position = Scan(), 0
     for source in expand_sources(config.sources, base=base):
-        for texts in _candidates(source, config, again):
+        for texts in candidates(source, config, again):
             mask = kept.mask[position : position + len(texts)]
             position += len(texts)
             yield from (text for text, keep in zip(texts, mask, strict=False) if keep)

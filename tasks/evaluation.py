@@ -32,11 +32,12 @@ from tasks.comparison import (
 )
 from tasks.environment import environment
 from tasks.features import read_features
-from tasks.logits import aligned_logits
+from tasks.logit_file import aligned_logits
 from tasks.shards import Texts, open_input, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
 from tasks.student_file import read_rival, read_shape, read_student, read_weights
 from tasks.teacher import MODEL_DIRECTORY
+from tasks.teacher_trust import teacher_calibration
 from tasks.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from sparsedistill.students import Student
     from storage import Artifact, Input
 
-KIND, VERSION = "evaluation", 5
+KIND, VERSION = "evaluation", 6
 FILE = "evaluation.json"
 TITLES = {
     "tfidf_lr": "TF-IDF + LR",
@@ -89,8 +90,10 @@ def jobs(
         max_ngrams: As the features were made.
         threads: That the models are timed with.
     """
-    test = made["dataset"][2]
+    _, dev, test = made["dataset"]
     inputs = {
+        "dev": (dev.as_input(),),
+        "dev_logits": (made["logits"][-2].as_input(),),
         "test": (test.as_input(),),
         "test_features": (made["features"][-1].as_input(),),
         "test_logits": (made["logits"][-1].as_input(),),
@@ -159,6 +162,7 @@ class _Evaluation:
         models = {"dan_kd_ft": own}
         details: dict[str, Any] = {
             "calibration": calibration_of(self._classifier, self._texts, self._truth),
+            "teacher_calibration": teacher_calibration(self._labelled_by_the_teacher()),
         }
         if np.isfinite(self._teacher_logits).all():
             models["teacher"] = self._teacher_logits.argmax(axis=1)
@@ -171,6 +175,18 @@ class _Evaluation:
             )
         details["confusion"] = confusion_of(self._truth, models, self._classifier.classes_)
         return details
+
+    def _labelled_by_the_teacher(
+        self,
+    ) -> dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Return labels and logits of ``dev``, and of ``test`` where that is another."""
+        dev = read_shard(self._store, self._input("dev"))
+        if dev.labels is None:
+            raise DataError("dev has no labels")
+        found = {"dev": (dev.labels, aligned_logits(self._open("dev_logits"), dev))}
+        if self._input("dev").digest != self._input("test").digest:
+            found["test"] = (self._truth, self._teacher_logits)
+        return found
 
     def _students(self) -> dict[str, list[Artifact]]:
         """Return the students by model name, the seeds of each together."""
@@ -242,13 +258,16 @@ class _Evaluation:
     def _teacher_speed(self, artifact: Artifact) -> float:
         from sparsedistill.teacher.labelling import LabellingOptions, Teacher
 
-        maximum: Any = artifact.statistics["max_length"]
-        precision: Any = artifact.statistics["precision"]
+        statistics: Mapping[str, Any] = artifact.statistics
         teacher = Teacher(
             artifact.directory() / MODEL_DIRECTORY,
             labels=self._test.label_names,
             options=LabellingOptions(
-                max_length=maximum, threads=self._threads, precision=precision
+                max_length=statistics["max_length"],
+                long_texts=statistics["long_texts"],
+                overlap=statistics["overlap"],
+                threads=self._threads,
+                precision=statistics["precision"],
             ),
         )
         return speed_of(teacher.logits, self._some_texts(), passes=2)

@@ -16,13 +16,14 @@ from tasks import evaluation
 from tasks.corpus import SHARD_KIND
 from tasks.shards import open_input
 from tasks.stage import Job, Made, Progress, Stage, tool_version
+from tasks.teacher_trust import teacher_summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from storage import Artifact
 
-KIND, VERSION = "report", 2
+KIND, VERSION = "report", 3
 REPORT_FILE, SUMMARY_FILE = "report.html", "summary.json"
 _STUDENT = "dan_kd_ft"
 
@@ -90,6 +91,12 @@ def summarise(
         },
         "training": _curves(made["student"]),
         "calibration": {"split": evaluated_on, **measured["calibration"]},
+        "teacher": teacher_summary(
+            train=made["dataset"][0],
+            logits=made["logits"],
+            students=made["student"],
+            measured=measured["teacher_calibration"],
+        ),
         "confusion": measured["confusion"],
         "disagreements": measured.get("disagreements"),
         "ngrams": {

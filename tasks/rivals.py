@@ -17,6 +17,7 @@ from sparsedistill.students.tokens import teacher_embeddings
 from sparsedistill.teacher.checkpoint import load_tokenizer
 from sparsedistill.training.recipe import TrainingRecipe
 from sparsedistill.training.subword_memory import check_subword_memory
+from tasks.row_choice import choice_of
 from tasks.shards import open_input, read_shard
 from tasks.stage import Table, single_input
 from tasks.student_examples import Setup, labelled_bags, taught_bags
@@ -168,14 +169,17 @@ def prepare(rival: RivalConfig, job: Job, store: ArtifactStore, student: Student
     _, dev_tokens = files.of(split)
     dev = labelled_bags(store, split, dev_tokens, rows=rows)
     shards = [files.of(texts) for texts in given["texts"]]
-    examples = taught_bags(
+    taught = taught_bags(
         store,
         shards,
         given["logits"],
         rows=rows,
         whole=True,
         train=single_input(job.recipe, "train") if "train" in given else None,
+        choice=choice_of(job.recipe),
+        train_shards=1,
     )
+    examples = taught.examples
     network = rival.network(
         rows=rows, width=width, classes=len(read_shard(store, split).label_names)
     )
@@ -197,4 +201,5 @@ def prepare(rival: RivalConfig, job: Job, store: ArtifactStore, student: Student
         threads=job.runtime["threads"],
         embeddings=embeddings if rival.start == "teacher" else None,
     )
-    return Setup(made, examples, dev, rival.recipe(student), memory, classes=network.classes)
+    recipe = rival.recipe(student)
+    return Setup(made, examples, dev, recipe, memory, network.classes, taught.chosen)

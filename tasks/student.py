@@ -28,10 +28,18 @@ from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks import rivals
 from tasks.logits import check_alignment, check_given
 from tasks.progress import measured
+from tasks.row_choice import choice_of, choice_settings
 from tasks.shards import open_input, read_shard
 from tasks.stage import Job, Made, Progress, Stage, single_input
 from tasks.student_config import StudentConfig
-from tasks.student_examples import Data, Setup, check_vocabulary, labelled_examples, taught_examples
+from tasks.student_examples import (
+    Data,
+    Setup,
+    Taught,
+    check_vocabulary,
+    labelled_examples,
+    taught_examples,
+)
 from tasks.student_file import FILE, write_student
 from tasks.teacher import MODEL_DIRECTORY
 from tasks.vocabulary import read_vocabulary
@@ -96,6 +104,7 @@ def jobs(
         return Job(recipe, runtime, label=f"{variant} seed {seed}")
 
     found = []
+    chosen = choice_settings(config, splits["train"])
     variants: tuple[Variant, ...] = (*config.baselines, "kd")
     for variant in variants:
         for seed in config.seeds:
@@ -119,11 +128,14 @@ def jobs(
                     inputs |= {"train": (splits["train"].as_input(),)}
             if config.start == "teacher" and teacher:
                 inputs |= {"teacher": (teacher.as_input(),)}
-            found.append(job(variant, seed, _settings(config, variant), inputs))
+            settings = _settings(config, variant)
+            if variant != "scratch":
+                settings |= chosen
+            found.append(job(variant, seed, settings, inputs))
     if teacher is None:
         return found
     for rival in config.rivals:
-        settings = {**rivals.settings(rival, config, teacher), **_goal(config, "kd")}
+        settings = {**rivals.settings(rival, config, teacher), **_goal(config, "kd"), **chosen}
         inputs = rivals.inputs(texts, logits, splits, teacher, labelled=config.label_share > 0)
         found += [job(rival.variant, seed, settings, inputs) for seed in config.seeds]
     return found
@@ -161,6 +173,8 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
         examples=len(setup.examples),
         memory=asdict(setup.memory),
     )
+    if setup.chosen is not None:
+        writer.statistics["chosen"] = setup.chosen.to_json()
 
 
 STAGE = Stage(KIND, VERSION, build)
@@ -190,7 +204,7 @@ def prepare_dan(job: Job, store: ArtifactStore, config: StudentConfig, variant: 
         budget=job.runtime["memory"] if job.runtime["device"] == "cpu" else None,
     )
     student = make_dan(job, store, config, shape)
-    return Setup(student, data.examples, data.dev, recipe, memory, data.classes)
+    return Setup(student, data.examples, data.dev, recipe, memory, data.classes, data.chosen)
 
 
 def read_data(job: Job, store: ArtifactStore) -> Data:
@@ -203,7 +217,8 @@ def read_data(job: Job, store: ArtifactStore) -> Data:
     features = single_input(job.recipe, "dev_features")
     dev = labelled_examples(store, split, features, vocabulary_rows=rows)
     classes = len(read_shard(store, split).label_names)
-    return Data(_examples(job, store, rows), dev, rows, classes)
+    taught = _taught(job, store, rows)
+    return Data(taught.examples, dev, rows, classes, taught.chosen)
 
 
 def make_dan(job: Job, store: ArtifactStore, config: StudentConfig, shape: DANShape) -> DAN:
@@ -220,12 +235,12 @@ def make_dan(job: Job, store: ArtifactStore, config: StudentConfig, shape: DANSh
     return student
 
 
-def _examples(job: Job, store: ArtifactStore, rows: int) -> Examples[MappedBags]:
+def _taught(job: Job, store: ArtifactStore, rows: int) -> Taught:
     """Return what the job's student learns from."""
     inputs = job.recipe.inputs
     if "logits" not in inputs:
         train, features = single_input(job.recipe, "train"), single_input(job.recipe, "features")
-        return labelled_examples(store, train, features, vocabulary_rows=rows)
+        return Taught(labelled_examples(store, train, features, vocabulary_rows=rows), None)
     return taught_examples(
         store,
         inputs["features"],
@@ -233,6 +248,8 @@ def _examples(job: Job, store: ArtifactStore, rows: int) -> Examples[MappedBags]
         vocabulary_rows=rows,
         whole=bool(inputs["teacher"]),
         train=single_input(job.recipe, "train") if "train" in inputs else None,
+        choice=choice_of(job.recipe),
+        train_shards=1 if job.recipe.config["variant"] == "kd" else 0,
     )
 
 

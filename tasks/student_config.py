@@ -70,6 +70,16 @@ class StudentConfig(Table):
         "none", description="of what labels ask for, in scratch, label_share and fine-tuning"
     )
 
+    least_margin: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="between the teacher's two best probabilities, of corpus rows learned from",
+    )
+    balance: Literal["none", "even", "train"] = Field(
+        "none", description="most corpus rows of a predicted class: its share of all, or of train"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:  # noqa: ANN401 - as pydantic has it

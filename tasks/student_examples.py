@@ -7,16 +7,17 @@ row; of logits that were given, those that are missing leave their rows out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsedistill.bag_source import BagPart, MappedBags
 from sparsedistill.errors import DataError
+from sparsedistill.row_choice import choose
 from sparsedistill.targets import Targets
 from sparsedistill.training.loop import Examples
 from tasks.features import read_features
-from tasks.logits import read_logits
+from tasks.logit_file import read_logits
 from tasks.shards import open_input, positions, read_shard
 
 if TYPE_CHECKING:
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sparsedistill.bags import Bags
+    from sparsedistill.row_choice import Chosen, RowChoice
     from sparsedistill.students import DAN
     from sparsedistill.students.subwords import SubwordStudent
     from sparsedistill.training.memory_plan import MemoryPlan
     from sparsedistill.training.recipe import TrainingRecipe
-    from storage import ArtifactStore, Input
+    from storage import Artifact, ArtifactStore, Input
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,14 @@ class Data:
         dev: To be measured on.
         rows: Of the vocabulary.
         classes: Number of labels.
+        chosen: Which rows of the corpus are among the examples, where not all are.
     """
 
     examples: Examples[MappedBags]
     dev: Examples[MappedBags]
     rows: int
     classes: int
+    chosen: Chosen | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Setup:
         recipe: Schedule.
         memory: What it takes.
         classes: Number of labels.
+        chosen: Which rows of the corpus are among the examples, where not all are.
     """
 
     student: DAN | SubwordStudent
@@ -68,6 +73,20 @@ class Setup:
     recipe: TrainingRecipe
     memory: MemoryPlan
     classes: int
+    chosen: Chosen | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """Texts and what the teacher says of them.
+
+    Attributes:
+        examples: To learn from.
+        chosen: Which rows of the corpus these are, where not all were wanted.
+    """
+
+    examples: Examples[MappedBags]
+    chosen: Chosen | None
 
 
 def check_vocabulary(store: ArtifactStore, features: Sequence[Input], vocabulary: Input) -> None:
@@ -119,7 +138,9 @@ def taught_examples(
     vocabulary_rows: int,
     whole: bool,
     train: Input | None = None,
-) -> Examples[MappedBags]:
+    choice: RowChoice | None = None,
+    train_shards: int = 0,
+) -> Taught:
     """Return texts and what the teacher says of them.
 
     Args:
@@ -127,15 +148,27 @@ def taught_examples(
         features: A shard each.
         logits: Of the same shards.
         vocabulary_rows: Of the student's table.
-        whole: Whether every text must have logits; else those without are left out.
+        whole: Whether every text must have logits, but for those that the teacher could not label;
+            else all without are left out.
         train: Where given, the texts of the last shard, whose labels are wanted too; those of all
             others are -1.
+        choice: Which rows of the corpus are wanted; None for all.
+        train_shards: How many of the last shards are of ``train``, where all rows are wanted.
 
     Raises:
-        DataError: No row has logits, or not every one that must.
+        DataError: No row has logits, or not every one that must, or none is chosen.
     """
     shards = [read_features(open_input(store, one)) for one in features]
-    return taught_bags(store, shards, logits, rows=vocabulary_rows, whole=whole, train=train)
+    return taught_bags(
+        store,
+        shards,
+        logits,
+        rows=vocabulary_rows,
+        whole=whole,
+        train=train,
+        choice=choice,
+        train_shards=train_shards,
+    )
 
 
 def taught_bags(
@@ -146,7 +179,9 @@ def taught_bags(
     rows: int,
     whole: bool,
     train: Input | None = None,
-) -> Examples[MappedBags]:
+    choice: RowChoice | None = None,
+    train_shards: int = 0,
+) -> Taught:
     """Return bags and what the teacher says of their texts; see ``taught_examples``.
 
     Args:
@@ -156,41 +191,59 @@ def taught_bags(
         rows: Of the student's table.
         whole: Whether every text must have logits.
         train: The texts of the last shard, where their labels are wanted too.
+        choice: Which rows of the corpus are wanted; None for all.
+        train_shards: How many of the last shards are of ``train``.
     """
-    parts, targets, labels = [], [], []
-    for number, ((ids, bags), logit_input) in enumerate(zip(shards, logits, strict=True)):
-        logit_ids, values = read_logits(open_input(store, logit_input))
+    known, targets = [], []
+    for number, ((ids, _), logit_input) in enumerate(zip(shards, logits, strict=True)):
+        artifact = open_input(store, logit_input)
+        logit_ids, values = read_logits(artifact)
         where = positions(ids, logit_ids)
-        known = np.flatnonzero(where >= 0)
-        if whole and not len(known) == len(ids) == len(logit_ids):
+        found = np.flatnonzero(where >= 0)
+        expected = len(ids) - _quarantined(artifact)
+        if whole and not len(found) == expected == len(logit_ids):
             raise DataError(
                 f"shard {number} has features of {len(ids):,} texts, but logits/{logit_input.key} "
-                f"are of {len(logit_ids):,}, {len(known):,} of them the same: "
+                f"are of {len(logit_ids):,}, {len(found):,} of them the same: "
                 "`sparsedistill store verify --remove` has what is damaged made again"
             )
-        parts.append(BagPart(bags, None if len(known) == len(ids) else known))
-        targets.append(values[where[known]])
-        labelled = train if number == len(shards) - 1 else None
-        labels.append(_labels(store, labelled, ids[known]))
-    joined: npt.NDArray[np.float32] = np.concatenate(targets)
-    if len(joined) == 0:
+        known.append(found)
+        targets.append(values[where[found]])
+    if not any(map(len, known)):
         raise DataError(
             "no row of the corpus has logits: the files of [logits] path hold none of its texts"
         )
-    return Examples(
-        MappedBags(parts, vocabulary_rows=rows),
-        Targets(logits=joined, labels=None if train is None else np.concatenate(labels)),
-    )
+    chosen = None
+    if choice is not None:
+        corpus = range(len(shards) - train_shards)
+        chosen = choose([(shards[i][0][known[i]], targets[i]) for i in corpus], choice)
+        for i, mask in zip(corpus, chosen.masks, strict=True):
+            known[i], targets[i] = known[i][mask], targets[i][mask]
+    labels = None
+    if train is not None:
+        others = np.full(sum(map(len, known[:-1])), -1, np.int64)
+        labels = np.concatenate([others, _labels(store, train, shards[-1][0][known[-1]])])
+    parts = [
+        BagPart(bags, None if len(mine) == len(ids) else mine)
+        for (ids, bags), mine in zip(shards, known, strict=True)
+    ]
+    source = MappedBags(parts, vocabulary_rows=rows)
+    return Taught(Examples(source, Targets(np.concatenate(targets), labels)), chosen)
+
+
+def _quarantined(logits: Artifact) -> int:
+    """Return how many rows of a shard the teacher could not label."""
+    reasons: Any = logits.statistics.get("quarantined", {})
+    return sum(reasons.values())
 
 
 def _labels(
-    store: ArtifactStore, split: Input | None, ids: npt.NDArray[np.uint64]
+    store: ArtifactStore, split: Input, ids: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.int64]:
-    """Return the label of each id, int64; -1 where the texts are not those of a split."""
+    """Return the label of each id, int64; -1 where a split does not have it."""
+    texts = read_shard(store, split)
+    where = positions(ids, texts.ids)
     found = np.full(len(ids), -1, np.int64)
-    if split is not None:
-        texts = read_shard(store, split)
-        where = positions(ids, texts.ids)
-        if texts.labels is not None:
-            found[where >= 0] = texts.labels[where[where >= 0]]
+    if texts.labels is not None:
+        found[where >= 0] = texts.labels[where[where >= 0]]
     return found

@@ -3,11 +3,15 @@
 Digests of all rows go to disk, cut by their first bits into 64 partitions, and each partition is
 looked at on its own; so the memory it takes is a few copies of one partition, some 100 bytes for
 every 64 rows of the corpus. What is kept is one byte a row, on disk too.
+
+Rows that are only alike go the same way, by digests of what they share
+(``sparsedistill.text.likeness``). The first of alike rows is also the first of those equal to it,
+so what both ways keep holds one row of every kind.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _PARTITION_BITS = 6
+_BLOCK = 1 << 20
 _ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
 
 
@@ -31,12 +36,28 @@ class Kept:
         ids: First half of every row's digest, uint64 [rows], memory-mapped.
         duplicates: Rows dropped because an earlier one is equal.
         held_out: Rows dropped because they are held out.
+        near_duplicates: Rows dropped because they are only alike to one of either kind.
     """
 
     mask: npt.NDArray[np.bool_]
     ids: npt.NDArray[np.uint64]
     duplicates: int
     held_out: int
+    near_duplicates: int = 0
+
+    def without_alike(self, alike: Kept) -> Kept:
+        """Return what is left once rows that are alike are dropped too.
+
+        Args:
+            alike: What is kept of the same rows, in the same order, by a coarser digest; ``mask``
+                of this one is written over.
+        """
+        dropped = 0
+        for start in range(0, len(self.mask), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            dropped += int(np.count_nonzero(self.mask[block] & ~alike.mask[block]))
+            self.mask[block] &= alike.mask[block]
+        return replace(self, near_duplicates=dropped)
 
 
 class Deduplicator:

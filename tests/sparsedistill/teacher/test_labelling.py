@@ -323,7 +323,7 @@ def test_float16_is_refused_on_a_cpu(lively):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("length", [3, 17, 60])
 def test_a_row_alone_in_its_batch_has_the_same_bits(precision, length):
-    """A product of one row is another routine in the libraries, at sizes that a tiny model has not."""
+    """For a product of one row the libraries have another routine, at sizes no tiny model has."""
     torch.manual_seed(0)
     shape = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
     model = BertForSequenceClassification(
