@@ -83,7 +83,7 @@ def run_config(data: Path, store: Path, **tables: Mapping[str, Any]) -> dict[str
             "checkpoint": "encoder",
             "epochs": 4,
             "batch_sizes": [16],
-            "learning_rates": [5e-3],
+            "learning_rates": [2e-2],
             "max_length": 16,
         },
         "vocabulary": {"size": 3000},

@@ -45,7 +45,7 @@ def test_a_fine_tuned_teacher_has_the_tasks_labels_and_its_accuracy(workshop: Wo
     assert teacher.statistics["labels"] == list(LABELS)
     assert teacher.statistics["dev_accuracy"] > 0.6
     assert teacher.statistics["float16_finite"] is True
-    assert [t["learning_rate"] for t in teacher.statistics["trials"]] == [5e-3]
+    assert [t["learning_rate"] for t in teacher.statistics["trials"]] == [2e-2]
     assert teacher.statistics["trials"][0]["dev_accuracy"] == pytest.approx(
         teacher.statistics["dev_accuracy"]
     )
@@ -63,8 +63,8 @@ def test_each_trial_is_told_of_in_the_manifest_and_while_it_runs(workshop: Works
         (teacher,) = workshop.make("teacher", teacher=settings)["teacher"]
     trials = teacher.statistics["trials"]
     assert [(t["seed"], t["batch_size"], t["learning_rate"]) for t in trials] == [
-        (4, 16, 5e-3),
-        (5, 16, 5e-3),
+        (4, 16, 2e-2),
+        (5, 16, 2e-2),
     ]
     assert all(t["best_epoch"] in (1, 2) and t["seconds"] > 0 for t in trials)
     assert [(stage, label, figures["epoch"]) for stage, _, label, figures in told] == [
