@@ -21,7 +21,7 @@ from sparsedistill.errors import DataError
 from sparsedistill.metrics import accuracy, softmax
 from sparsedistill.teacher.devices import device_in_turn, teacher_devices
 from sparsedistill.teacher.journal import Journal
-from sparsedistill.teacher.labelling import Engine, LabellingOptions, Teacher
+from sparsedistill.teacher.labelling import Engine, LabellingOptions, Precision, Teacher
 from storage import ArtifactStore, ArtifactWriter, Recipe, expand_sources, write_table
 from tasks.given_logits import GivenLogits, read_given_logits
 from tasks.logit_file import FILE, aligned_logits, write_logits
@@ -63,20 +63,20 @@ class LogitsConfig(Table):
         None, ge=64, description="tokens in a batch; what the device has best where not given"
     )
     max_quarantined_share: float = Field(
-        0.001, ge=0, le=1, description="more rows of a shard that the teacher fails on stop the run"
+        0.001, ge=0, le=1, description="more rows of a shard that fail stop the run; one may"
     )
     alignment_tolerance: float = Field(
         0.002, ge=0, description="by how much stored logits of dev may miss the teacher's accuracy"
     )
 
-    @property
-    def tolerance(self) -> float:
-        """What the gate lets pass.
+    def tolerance(self, precision: Precision | None) -> float:
+        """Return what the gate lets pass of logits that were computed in a precision.
 
         The teacher was measured by torch; another engine rounds bfloat16 otherwise, which moves an
         answer in some hundred. Rows or labels that are out of step move far more.
         """
-        return max(self.alignment_tolerance, _OTHER_ENGINE if self.engine != "torch" else 0.0)
+        rounds = self.engine != "torch" and precision == "bfloat16"
+        return max(self.alignment_tolerance, _OTHER_ENGINE if rounds else 0.0)
 
 
 def jobs(
@@ -297,7 +297,7 @@ def _check_failures(reasons: Mapping[int, str], texts: Texts, *, share: float) -
     Raises:
         DataError: They are more than this share; the message names the first of them.
     """
-    if len(reasons) <= share * len(texts):
+    if len(reasons) <= (max(1, share * len(texts)) if share else 0):
         return
     row = min(reasons)
     raise DataError(

@@ -12,9 +12,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     Batches = list[npt.NDArray[np.int64]]
+
+
+def stretches(sizes: Sequence[int], *, rows: int, size: int) -> list[tuple[int, int]]:
+    """Cut rows as they lie into stretches, each from a first row to before a last.
+
+    Args:
+        sizes: Of every row.
+        rows: In a stretch, at most.
+        size: Of a stretch, at most; a row larger than that is one of its own.
+    """
+    found: list[tuple[int, int]] = []
+    start, held = 0, 0
+    for row, each in enumerate(sizes):
+        if row > start and (row - start == rows or held + each > size):
+            found.append((start, row))
+            start, held = row, 0
+        held += each
+    if len(sizes):
+        found.append((start, len(sizes)))
+    return found
 
 
 def equal_length_batches(lengths: npt.NDArray[np.int64], budget: int) -> Batches:

@@ -167,13 +167,13 @@ def load_config(name: Path | str, *, revision: str | None = None) -> Any:  # noq
 
 
 def load_model(name: Path | str, *, revision: str | None = None, **head: Any) -> Any:  # noqa: ANN401
-    """Return the sequence classifier of a checkpoint, from safetensors only.
+    """Return the sequence classifier of a checkpoint, from safetensors only, in float32.
 
     Args:
         name: Directory or hub name.
         revision: Commit on the hub.
-        head: Settings of a new head (``num_labels`` and the like), for fine-tuning, in float32;
-            without them the checkpoint must have a head.
+        head: Settings of a new head (``num_labels`` and the like), for fine-tuning; without them
+            the checkpoint must have a head.
 
     Raises:
         TeacherError: transformers cannot read it, or weights are missing: those of a new head and
@@ -185,8 +185,6 @@ def load_model(name: Path | str, *, revision: str | None = None, **head: Any) ->
     load_config(name, revision=revision)  # has the better words for what it refuses
     directory = Path(_local(name, revision))
     _check_format(name, directory)
-    if head:
-        head = {"dtype": torch.float32, **head}
     try:
         with quiet_transformers():
             model, found = AutoModelForSequenceClassification.from_pretrained(
@@ -195,6 +193,7 @@ def load_model(name: Path | str, *, revision: str | None = None, **head: Any) ->
                 trust_remote_code=False,
                 ignore_mismatched_sizes=bool(head),
                 output_loading_info=True,
+                dtype=torch.float32,
                 **head,
             )
     except Exception as error:  # of many kinds, some of them plain Exception
@@ -225,7 +224,19 @@ def load_classifier(name: Path | str, *, revision: str | None = None) -> tuple[A
     Raises:
         TeacherError: As ``load_tokenizer`` and ``load_model`` do.
     """
-    return load_tokenizer(name, revision=revision), load_model(name, revision=revision)
+    tokenizer, model = load_tokenizer(name, revision=revision), load_model(name, revision=revision)
+    name_padding(model, tokenizer)
+    return tokenizer, model
+
+
+def name_padding(model: Any, tokenizer: Any) -> None:  # noqa: ANN401
+    """Tell a model what its padding is, where only the tokenizer knows.
+
+    Decoders look for the last token before the padding, and read no two rows at a time without it.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
 
 
 def save_classifier(tokenizer: Any, model: Any, directory: Path) -> None:  # noqa: ANN401
@@ -261,6 +272,7 @@ def _local(name: Path | str, revision: str | None) -> str:
                 str(name),
                 revision=revision,
                 allow_patterns=_HUB_FILES,
+                ignore_patterns="*/*",  # other checkpoints, other formats
                 local_files_only=refusal is not None,
             )
             return directory

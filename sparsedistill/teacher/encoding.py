@@ -6,25 +6,33 @@ the memory. Truncation is the tokenizer's own, which keeps the special end token
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sparsedistill.errors import TeacherError
+from sparsedistill.teacher.batching import stretches
+from sparsedistill.text.buffers import TextBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from sparsedistill.text.buffers import TextBuffer
-
     Inputs = dict[str, npt.NDArray[np.int64]]
 
 LongTexts = Literal["truncate", "windows"]
 
+LONGEST = 512
+"""Tokens that are read at once where nobody says how many."""
+
+NO_TOKENS = "has no tokens"
+
+# As Python integers, tokens take much room.
 _ROWS_AT_A_TIME = 4096
+_SIZE_AT_A_TIME = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,14 @@ class Pieces:
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of every piece, int64 [pieces]."""
         return np.diff(self.offsets)
+
+    def checksum(self, batch: npt.NDArray[np.int64]) -> int:
+        """Return a checksum of 32 bits of some pieces: whose they are, and what is read of them."""
+        found = zlib.crc32(self.rows[batch].tobytes())
+        for piece in batch:
+            part = slice(self.offsets[piece], self.offsets[piece + 1])
+            found = zlib.crc32(self.inputs["input_ids"][part].tobytes(), found)
+        return found
 
 
 class Encoder:
@@ -91,8 +107,10 @@ class Encoder:
     def encode(self, texts: Sequence[str] | TextBuffer) -> Pieces:
         """Return the pieces of some texts; a text that fails has none, and its reason is kept."""
         parts = [
-            self._part(list(texts[start : start + _ROWS_AT_A_TIME]), start)
-            for start in range(0, len(texts), _ROWS_AT_A_TIME)
+            self._part(list(texts[start:stop]), start)
+            for start, stop in stretches(
+                text_sizes(texts), rows=_ROWS_AT_A_TIME, size=_SIZE_AT_A_TIME
+            )
         ]
         return _joined(parts or [self._part([], 0)])
 
@@ -108,15 +126,17 @@ class Encoder:
     def _encoded(self, texts: Sequence[str], first: int) -> Pieces:
         encoded = self._tokenizer(list(texts), return_attention_mask=False, **self._how)
         rows = encoded.pop("overflow_to_sample_mapping", range(len(texts)))
-        lengths = [len(ids) for ids in encoded["input_ids"]]
+        of = np.array(rows, np.int64) + first
+        lengths = np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
         return Pieces(
             inputs={
                 name: np.array([token for piece in pieces for token in piece], np.int32)
                 for name, pieces in encoded.items()
                 if name in self._accepted
             },
-            offsets=np.cumsum([0, *lengths], dtype=np.int64),
-            rows=np.array(rows, np.int64) + first,
+            offsets=np.cumsum([0, *lengths[lengths > 0]], dtype=np.int64),
+            rows=of[lengths > 0],
+            failures=dict.fromkeys(of[lengths == 0].tolist(), NO_TOKENS),
         )
 
 
@@ -155,6 +175,13 @@ class Padding:
             for name, values in pieces.inputs.items()
         }
         return inputs, None if there.all() else there.astype(np.int64)
+
+
+def text_sizes(texts: Sequence[str] | TextBuffer) -> Sequence[int]:
+    """Return about how large each text is: bytes in a buffer, characters in a list."""
+    if isinstance(texts, TextBuffer):
+        return np.diff(texts.offsets).tolist()  # type: ignore[no-any-return]
+    return [len(text) for text in texts]
 
 
 def longest_input(tokenizer: Any, model: Any, max_length: int) -> int:  # noqa: ANN401

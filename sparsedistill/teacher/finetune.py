@@ -20,7 +20,12 @@ import numpy as np
 
 from sparsedistill.class_weights import class_weights
 from sparsedistill.errors import TeacherError
-from sparsedistill.teacher.checkpoint import load_config, load_model, load_tokenizer
+from sparsedistill.teacher.checkpoint import (
+    load_config,
+    load_model,
+    load_tokenizer,
+    name_padding,
+)
 from sparsedistill.teacher.encoding import longest_input
 from sparsedistill.teacher.quiet import quiet_transformers
 from sparsedistill.teacher.resume import SEAL, Records, Trial, best_trial
@@ -154,6 +159,7 @@ def fine_tune(
 
         with quiet_transformers():
             model = _fresh_model(checkpoint, label_names, options, seed=setting.seed, on_gpu=on_gpu)
+            name_padding(model, tokenizer)
             data = data or _encoded(tokenizer, model, train, dev, options)
             trial = run_trial(
                 setting, model, tokenizer,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
 
-_MAGIC = b"sparsedistill labels 1\n"
-_RECORD = struct.Struct("<QQIII")  # block, batch, rows, columns, checksum
+_MAGIC = b"sparsedistill labels 2\n"
+_RECORD = struct.Struct("<QQIIII")  # block, batch, what of, rows, columns, checksum
 
 
 class Journal:
@@ -38,7 +38,7 @@ class Journal:
 
     def __init__(self, path: Path, *, fingerprint: str) -> None:
         head = _MAGIC + hashlib.sha256(fingerprint.encode()).digest()
-        self._done: dict[tuple[int, int], Floats] = {}
+        self._done: dict[tuple[int, int, int], Floats] = {}
         self._lock = threading.Lock()
         path.touch()
         self._file = path.open("r+b")
@@ -65,16 +65,23 @@ class Journal:
     def __len__(self) -> int:
         return len(self._done)
 
-    def found(self, block: int, batch: int) -> Floats | None:
-        """Return the logits of a batch that an earlier pass did, float32 [rows, classes]."""
-        return self._done.get((block, batch))
+    def found(self, block: int, batch: int, content: int) -> Floats | None:
+        """Return the logits of a batch that an earlier pass did, float32 [rows, classes].
 
-    def add(self, block: int, batch: int, logits: Floats) -> None:
+        Args:
+            block: Number of the block.
+            batch: Number of the batch in it.
+            content: Checksum, 32 bits, of the rows in it and their tokens: another device or
+                tokenizer makes other batches, whose numbers mean nothing here.
+        """
+        return self._done.get((block, batch, content))
+
+    def add(self, block: int, batch: int, content: int, logits: Floats) -> None:
         """Keep the logits of a batch; from any thread."""
         values = np.ascontiguousarray(logits, np.float32)
         body = values.tobytes()
-        head = _RECORD.pack(block, batch, *values.shape, 0)
-        head = _RECORD.pack(block, batch, *values.shape, zlib.crc32(head + body))
+        head = _RECORD.pack(block, batch, content, *values.shape, 0)
+        head = _RECORD.pack(block, batch, content, *values.shape, zlib.crc32(head + body))
         with self._lock:
             self._file.write(head + body)
             self._file.flush()  # out of this process: what a kill cannot take back
@@ -83,11 +90,12 @@ class Journal:
         """Read all good records; returns where they end."""
         end = self._file.tell()
         while len(head := self._file.read(_RECORD.size)) == _RECORD.size:
-            block, batch, rows, columns, checksum = _RECORD.unpack(head)
+            block, batch, content, rows, columns, checksum = _RECORD.unpack(head)
             body = self._file.read(4 * rows * columns)
-            unsigned = _RECORD.pack(block, batch, rows, columns, 0)
+            unsigned = _RECORD.pack(block, batch, content, rows, columns, 0)
             if len(body) < 4 * rows * columns or zlib.crc32(unsigned + body) != checksum:
                 break
-            self._done[block, batch] = np.frombuffer(body, np.float32).reshape(rows, columns)
+            logits = np.frombuffer(body, np.float32).reshape(rows, columns)
+            self._done[block, batch, content] = logits
             end = self._file.tell()
         return end

@@ -17,9 +17,21 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from sparsedistill.errors import DataError, TeacherError
-from sparsedistill.teacher.batching import equal_length_batches, token_budget_batches
+from sparsedistill.teacher.batching import (
+    equal_length_batches,
+    stretches,
+    token_budget_batches,
+)
 from sparsedistill.teacher.checkpoint import load_classifier
-from sparsedistill.teacher.encoding import Encoder, LongTexts, Padding, Pieces, longest_input
+from sparsedistill.teacher.encoding import (
+    LONGEST,
+    Encoder,
+    LongTexts,
+    Padding,
+    Pieces,
+    longest_input,
+    text_sizes,
+)
 from sparsedistill.teacher.quiet import quiet_transformers
 from sparsedistill.teacher.session import Precision, open_session
 
@@ -33,6 +45,7 @@ if TYPE_CHECKING:
     from sparsedistill.text.buffers import TextBuffer
 
     Floats = npt.NDArray[np.float32]
+    Errors = dict[int, Exception]
 
 __all__ = ["Labelled", "LabellingOptions", "LongTexts", "Precision", "Teacher", "label_columns"]
 
@@ -42,9 +55,13 @@ NOT_FINITE = "the teacher's logits are not finite"
 
 # Rows that are sorted together: enough that most lengths fill batches, few enough to hold.
 _BLOCK_ROWS = 32_768
-# On a CPU more tokens make nothing faster; a GPU is tried with the most, and halved till they fit.
-_CPU_TOKENS = 2048
-_GPU_TOKENS = 65_536
+_BLOCK_SIZE = 64 << 20
+# What a device is tried with, and halved till it fits.
+_MOST_TOKENS = 65_536
+# So many rows that the model cannot read are the model's fault, not theirs.
+_MOST_ERRORS = 100
+# How far padding may move a logit.
+_NEAR = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +82,7 @@ class LabellingOptions:
         engine: ``openvino`` compiles the model for a CPU.
     """
 
-    max_length: int = 512
+    max_length: int = LONGEST
     long_texts: LongTexts = "truncate"
     overlap: int = 64
     token_budget: int | None = None
@@ -138,7 +155,11 @@ class Teacher:
         )
         self._fits: int | None = None
         self._lock = threading.Lock()
-        self.token_budget = options.token_budget or self._trial(longest)
+        if not self._session.equal_lengths:
+            self._session.equal_lengths = self._minds_padding(_NEAR[options.precision])
+        self.token_budget = (
+            options.token_budget or self._session.token_budget or self._trial(longest)
+        )
 
     def logits(
         self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None
@@ -175,32 +196,32 @@ class Teacher:
 
         out = np.full((len(texts), len(self._columns)), np.nan, np.float32)
         failures: dict[int, str] = {}
-        starts = range(0, len(texts), _BLOCK_ROWS)
+        blocks = stretches(text_sizes(texts), rows=_BLOCK_ROWS, size=_BLOCK_SIZE)
         with (
             quiet_transformers(),
             one_torch_thread(),
             ThreadPoolExecutor(1) as ahead,
             ThreadPoolExecutor(self._session.workers, initializer=_one_thread) as workers,
         ):
-            upcoming = [ahead.submit(self._encode, texts, start) for start in starts[:1]]
-            for number, start in enumerate(starts):
+            upcoming = [
+                ahead.submit(self._encoder.encode, texts[slice(*block)]) for block in blocks[:1]
+            ]
+            for number, (start, stop) in enumerate(blocks):
                 pieces = upcoming.pop().result()
                 upcoming = [
-                    ahead.submit(self._encode, texts, later)
-                    for later in starts[number + 1 : number + 2]
+                    ahead.submit(self._encoder.encode, texts[slice(*block)])
+                    for block in blocks[number + 1 : number + 2]
                 ]
-                part = out[start : start + _BLOCK_ROWS]
-                answers = self._block(pieces, number, workers, journal, progress)
-                part[:] = _means(answers, pieces, texts=len(part))
+                answers, errors = self._block(pieces, number, workers, journal, progress)
+                out[start:stop] = _means(answers, pieces, texts=stop - start)
                 failures.update({start + row: why for row, why in pieces.failures.items()})
+                for piece, error in errors.items():
+                    failures[start + int(pieces.rows[piece])] = _told(error)
         bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
         out[bad] = np.nan
         for row in bad.tolist():
             failures.setdefault(row, NOT_FINITE)
         return Labelled(out, failures)
-
-    def _encode(self, texts: Sequence[str] | TextBuffer, start: int) -> Pieces:
-        return self._encoder.encode(texts[start : start + _BLOCK_ROWS])
 
     def _block(
         self,
@@ -209,20 +230,23 @@ class Teacher:
         workers: ThreadPoolExecutor,
         journal: Journal | None,
         progress: Callable[[int], None] | None,
-    ) -> Floats:
-        """Return the logits of a block's pieces, float32 [pieces, classes]."""
+    ) -> tuple[Floats, Errors]:
+        """Return the logits of a block's pieces, float32 [pieces, classes], and what failed."""
         cut = equal_length_batches if self._session.equal_lengths else token_budget_batches
         batches = cut(pieces.lengths, self.token_budget)
         out = np.empty((len(pieces.rows), len(self._columns)), np.float32)
         last_of_row = np.diff(pieces.rows, append=-1) != 0
+        errors: Errors = {}
 
         def answer(position: int) -> int:
             batch = batches[position]
-            found = journal.found(number, position) if journal is not None else None
+            content = pieces.checksum(batch)
+            found = None if journal is None else journal.found(number, position, content)
             if found is None:
-                found = self._answer(pieces, batch)
-                if journal is not None:
-                    journal.add(number, position, found)
+                found = self._answer(pieces, batch, errors)
+                # What failed is tried again after a kill, or its reason would be lost.
+                if journal is not None and errors.keys().isdisjoint(batch.tolist()):
+                    journal.add(number, position, content, found)
             out[batch] = found
             return int(last_of_row[batch].sum())
 
@@ -235,36 +259,54 @@ class Teacher:
         finally:
             for future in futures:
                 future.cancel()
-        return out
+        if errors and len(errors) == len(pieces.rows):
+            raise next(iter(errors.values()))
+        return out, errors
 
-    def _answer(self, pieces: Pieces, batch: npt.NDArray[np.int64]) -> Floats:
-        """Return a batch's logits; in halves, where the memory is too small for it."""
+    def _answer(self, pieces: Pieces, batch: npt.NDArray[np.int64], errors: Errors) -> Floats:
+        """Return a batch's logits; in halves, where the memory is too small or a row fails."""
         longest = int(pieces.lengths[batch].max())
         if self._fits is not None and len(batch) > 1 and longest * len(batch) > self._fits:
-            return self._halves(pieces, batch)
+            return self._halves(pieces, batch, errors)
         try:
             return self._session(*self._padding.rectangle(pieces, batch))[:, self._columns]
         except Exception as error:
-            if not _is_out_of_memory(error):
-                raise
-            if len(batch) == 1:
+            full = _is_out_of_memory(error)
+            if full and len(batch) == 1:
                 raise TeacherError(
                     f"the memory is too small for one text of {longest} tokens; set a smaller "
                     "[teacher] max_length"
                 ) from error
-        with self._lock:
-            self._fits = min(self._fits or longest * len(batch), longest * len(batch)) // 2
-        return self._halves(pieces, batch)
+            if len(batch) == 1:
+                errors[int(batch[0])] = error
+                if len(errors) > _MOST_ERRORS:
+                    raise
+                return np.full((1, len(self._columns)), np.nan, np.float32)
+        if full:
+            half = longest * len(batch) // 2
+            with self._lock:
+                self._fits = half if self._fits is None else min(self._fits, half)
+        return self._halves(pieces, batch, errors)
 
-    def _halves(self, pieces: Pieces, batch: npt.NDArray[np.int64]) -> Floats:
+    def _halves(self, pieces: Pieces, batch: npt.NDArray[np.int64], errors: Errors) -> Floats:
         half = len(batch) // 2
-        return np.concatenate([self._answer(pieces, part) for part in (batch[:half], batch[half:])])
+        parts = (batch[:half], batch[half:])
+        return np.concatenate([self._answer(pieces, part, errors) for part in parts])
+
+    def _minds_padding(self, near: float) -> bool:
+        """Return whether a row's logits move by more than this when it is padded.
+
+        Some models have positions that count from the first padded token, or no mask at all.
+        """
+        pieces = self._encoder.encode(["a", "a b c d e f g"])
+        rows = np.arange(len(pieces.rows))
+        together = self._session(*self._padding.rectangle(pieces, rows))
+        alone = [self._session(*self._padding.rectangle(pieces, rows[i : i + 1])) for i in rows]
+        return not np.allclose(together, np.concatenate(alone), rtol=near, atol=near)
 
     def _trial(self, longest: int) -> int:
-        """Return how many tokens a batch has best: on a GPU the most that fits, by trying."""
-        if self._session.equal_lengths:
-            return _CPU_TOKENS
-        budget = max(_GPU_TOKENS, longest)
+        """Return how many tokens fit into a batch, by trying."""
+        budget = max(_MOST_TOKENS, longest)
         one = self._encoder.encode(["a"])
         while True:
             # As many as all workers together hold.
@@ -319,6 +361,10 @@ def _means(logits: Floats, pieces: Pieces, *, texts: int) -> Floats:
         sums = np.add.reduceat(logits, firsts, axis=0)
         out[pieces.rows[firsts]] = sums / counts[:, None].astype(np.float32)
     return out
+
+
+def _told(error: Exception) -> str:
+    return f"the teacher cannot read it ({type(error).__name__}: {error!s:.200})"
 
 
 def _one_thread() -> None:

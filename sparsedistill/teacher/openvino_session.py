@@ -16,6 +16,7 @@ import torch
 
 from sparsedistill.errors import ConfigError, TeacherError
 from sparsedistill.teacher.quiet import quiet_transformers
+from sparsedistill.teacher.session import CPU_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from sparsedistill.teacher.session import Precision, Tokens
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+# How far logits may be from those of torch in float32.
+_NEAR = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 class OpenVinoSession:
@@ -40,6 +43,7 @@ class OpenVinoSession:
         TeacherError: OpenVINO cannot convert this model.
     """
 
+    token_budget: int | None = CPU_TOKENS
     equal_lengths = True
 
     def __init__(self, model: torch.nn.Module, *, precision: Precision, threads: int) -> None:
@@ -52,6 +56,7 @@ class OpenVinoSession:
             name for name in ("input_ids", "attention_mask", "token_type_ids") if name in accepted
         ]
         example = tuple(torch.ones(2, 9, dtype=torch.int64) for _ in self._names)
+        self._requests = threading.local()
         try:
             with quiet_transformers(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of tracing: sizes that look like constants
@@ -68,12 +73,28 @@ class OpenVinoSession:
                     "INFERENCE_NUM_THREADS": threads,
                 },
             )
+            self._check(model, least=_NEAR[precision])
         except Exception as error:  # of many kinds, most of them RuntimeError
             reason = " ".join(str(error).split())[:200]
             raise TeacherError(
                 f'OpenVINO cannot compile this teacher ({reason}); set [logits] engine = "torch"'
             ) from error
-        self._requests = threading.local()
+
+    def _check(self, model: torch.nn.Module, *, least: float) -> None:
+        """See that the graph knows other lengths than it was traced with, and says what torch says.
+
+        Raises:
+            ValueError: It does not.
+        """
+        for length in (5, 14):
+            ids = np.arange(2 * length).reshape(2, length) % 7
+            mask = torch.ones(2, length, dtype=torch.int64)
+            with torch.inference_mode():
+                says = model(input_ids=torch.from_numpy(ids), attention_mask=mask).logits.numpy()
+            if np.abs(self({"input_ids": ids}, None) - says).max() > least * (
+                1 + np.abs(says).max()
+            ):
+                raise ValueError("its logits are not those of torch")
 
     def __call__(
         self, inputs: Mapping[str, Tokens], mask: Tokens | None

@@ -7,12 +7,11 @@ weights, length. A teacher that passes is not asked again in the same process.
 from __future__ import annotations
 
 import functools
-import sys
 from typing import TYPE_CHECKING, Any
 
 from sparsedistill.errors import TeacherError
 from sparsedistill.teacher.checkpoint import load_config, load_model, load_tokenizer
-from sparsedistill.teacher.encoding import Encoder, longest_input
+from sparsedistill.teacher.encoding import LONGEST, Encoder, longest_input
 from sparsedistill.teacher.labelling import label_columns
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def _check(
     model = load_model(name, revision=revision, **head)
     _check_tokens(name, tokenizer, model)
     max_length, long_texts, overlap = reading
-    longest = longest_input(tokenizer, model, max_length or sys.maxsize)
+    longest = longest_input(tokenizer, model, max_length or LONGEST)
     if max_length is not None and longest < max_length:
         raise TeacherError(
             f"{name} reads {longest} tokens at most; set [teacher] max_length = "
@@ -147,7 +146,8 @@ def _check_tokens(name: str, tokenizer: Any, model: Any) -> None:  # noqa: ANN40
     if used >= known:
         raise TeacherError(
             f"the tokenizer of {name} has token {used}, and the model knows {known:,} only: it is "
-            "the tokenizer of another model"
+            "the tokenizer of another model, or tokens were added and the embeddings not resized "
+            "(resize_token_embeddings)"
         )
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
+CPU_TOKENS = 2048
+"""Tokens in a batch on a CPU: more of them make nothing faster."""
+
 # Where a feed-forward block keeps its first layer and the activation after it: BERT and its kin,
 # then DistilBERT.
 _FUSED = (("dense", "intermediate_act_fn"), ("lin1", "activation"))
@@ -34,10 +37,12 @@ class Session(Protocol):
 
     Attributes:
         workers: Threads that may ask at a time.
+        token_budget: Tokens that a batch has best; None where as many as fit are best.
         equal_lengths: Whether the rows of a batch are to be of one length.
     """
 
     workers: int
+    token_budget: int | None
     equal_lengths: bool
 
     def __call__(
@@ -67,6 +72,7 @@ class CpuSession:
         ConfigError: The precision is float16.
     """
 
+    token_budget: int | None = CPU_TOKENS
     equal_lengths = True
 
     def __init__(self, model: nn.Module, *, precision: Precision, threads: int) -> None:
@@ -102,12 +108,15 @@ class GpuSession:
         precision: Of weights and products.
     """
 
+    token_budget: int | None = None
     equal_lengths = False
     workers = 2
 
     def __init__(self, model: nn.Module, *, device: str, precision: Precision) -> None:
         self._device = torch.device(device)
-        self._model = model.to(self._device, getattr(torch, precision)).eval()
+        self._model = model.to(self._device).eval()
+        for weights in model.parameters():  # but no buffers: rotations lose too much
+            weights.data = weights.data.to(getattr(torch, precision))
 
     def __call__(
         self, inputs: Mapping[str, Tokens], mask: Tokens | None

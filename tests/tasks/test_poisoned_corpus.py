@@ -118,6 +118,16 @@ def test_above_the_cap_the_run_stops_with_the_reason(data: Path, tmp_path: Path)
     assert workshop.store.artifacts("logits") == []
 
 
+def test_one_row_of_a_shard_may_fail_unless_none_may(data: Path, tmp_path: Path):
+    write_corpus(data, [text.encode() for text in [*GOOD, POISON[0]]])
+    _, _, artifact = corpus_rows(Workshop(data, tmp_path / "store"))
+    assert artifact.statistics["quarantined"] == {NOT_FINITE: 1}
+    with pytest.raises(DataError, match=r"max_quarantined_share = 0 lets pass"):
+        Workshop(data, tmp_path / "other").make(
+            "logits", **TABLES, logits={"max_quarantined_share": 0.0}
+        )
+
+
 def test_a_student_is_trained_on_the_rows_that_are_left(data: Path, tmp_path: Path):
     write_corpus(data, [text.encode() for text in [*GOOD, *POISON]])
     workshop = Workshop(data, tmp_path / "store")

@@ -6,7 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsedistill.teacher.batching import equal_length_batches, token_budget_batches
+from sparsedistill.teacher.batching import (
+    equal_length_batches,
+    stretches,
+    token_budget_batches,
+)
 
 LENGTHS = st.lists(st.integers(0, 50), max_size=60)
 
@@ -47,3 +51,16 @@ def test_equal_batches_hold_one_length_and_are_full_but_for_the_last_of_it(lengt
         length = lengths[batch[0]]
         if lengths[following[0]] == length:
             assert (len(batch) + 1) * max(length, 1) > budget
+
+
+@settings(deadline=None, max_examples=100)
+@given(LENGTHS, st.integers(1, 10), st.integers(1, 100))
+def test_stretches_follow_one_another_within_their_limits(sizes, rows, size):
+    found = stretches(sizes, rows=rows, size=size)
+    assert [row for start, stop in found for row in range(start, stop)] == list(range(len(sizes)))
+    for start, stop in found:
+        assert 0 < stop - start <= rows
+        assert stop - start == 1 or sum(sizes[start:stop]) <= size
+    for (start, stop), (_, after) in pairwise(found):
+        full = stop - start == rows or sum(sizes[start : stop + 1]) > size
+        assert full, (start, stop, after)

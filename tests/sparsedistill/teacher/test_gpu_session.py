@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.tiny_task import LABELS, texts
+from transformers import FNetConfig, FNetForSequenceClassification
 
 from sparsedistill.teacher import labelling
+from sparsedistill.teacher.checkpoint import load_classifier, save_classifier
 from sparsedistill.teacher.labelling import LabellingOptions, Teacher
 from sparsedistill.teacher.session import GpuSession
 
@@ -29,8 +31,8 @@ def on_gpu(monkeypatch, tiny_classifier):
     monkeypatch.setattr(labelling, "open_session", open_gpu)
     monkeypatch.setattr(GpuSession, "__call__", noted)
 
-    def make(**options):
-        return Teacher(tiny_classifier, labels=LABELS, options=LabellingOptions(**options)), sizes
+    def make(directory=tiny_classifier, **options):
+        return Teacher(directory, labels=LABELS, options=LabellingOptions(**options)), sizes
 
     return make
 
@@ -76,3 +78,22 @@ def test_half_precision_is_of_the_weights(on_gpu):
     asked, _ = on_gpu(token_budget=200, precision="bfloat16")
     assert {weights.dtype for weights in asked._session._model.parameters()} == {torch.bfloat16}
     assert asked.logits(TEXTS).dtype == np.float32
+
+
+def test_a_model_that_minds_padding_gets_batches_of_one_length(on_gpu, tiny_classifier, tmp_path):
+    """FNet has no attention, so it has no mask either."""
+    tokenizer, _ = load_classifier(tiny_classifier)
+    config = FNetConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, intermediate_size=16,
+        max_position_embeddings=64, num_labels=3, pad_token_id=tokenizer.pad_token_id,
+        id2label=dict(enumerate(LABELS)), label2id={name: i for i, name in enumerate(LABELS)},
+        initializer_range=0.5,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    save_classifier(tokenizer, FNetForSequenceClassification(config), tmp_path / "fnet")
+    asked, sizes = on_gpu(directory=tmp_path / "fnet", token_budget=200)
+    sizes.clear()
+    found = asked.logits(TEXTS)
+    assert not any(masked for _, masked in sizes)
+    one_by_one = np.concatenate([asked.logits([text]) for text in TEXTS])
+    np.testing.assert_allclose(found, one_by_one, atol=1e-5)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from sparsedistill.teacher.journal import Journal
 
 RECORDS = {
-    (0, 0): np.arange(6, dtype=np.float32).reshape(3, 2),
-    (0, 2): np.full((1, 2), -0.0, np.float32),
-    (7, 1): np.array([[np.nan, np.inf]], np.float32),
-    (7, 2): np.zeros((0, 2), np.float32),
+    (0, 0, 5): np.arange(6, dtype=np.float32).reshape(3, 2),
+    (0, 2, 2**32 - 1): np.full((1, 2), -0.0, np.float32),
+    (7, 1, 0): np.array([[np.nan, np.inf]], np.float32),
+    (7, 2, 9): np.zeros((0, 2), np.float32),
 }
 
 
@@ -33,7 +33,8 @@ def test_what_was_kept_is_there_again_bit_by_bit(tmp_path):
         for where, logits in RECORDS.items():
             assert journal.found(*where).tobytes() == logits.tobytes()
             assert journal.found(*where).shape == logits.shape
-        assert journal.found(1, 1) is None
+        assert journal.found(1, 1, 5) is None
+        assert journal.found(0, 0, 6) is None  # of other rows
 
 
 def test_another_pass_begins_anew(tmp_path):
@@ -45,7 +46,7 @@ def test_another_pass_begins_anew(tmp_path):
 def test_a_journal_is_written_on_after_it_was_read(tmp_path):
     write(tmp_path / "j")
     with Journal(tmp_path / "j", fingerprint="a") as journal:
-        journal.add(9, 9, np.ones((1, 2), np.float32))
+        journal.add(9, 9, 9, np.ones((1, 2), np.float32))
     with Journal(tmp_path / "j", fingerprint="a") as journal:
         assert len(journal) == len(RECORDS) + 1
 

@@ -10,11 +10,17 @@ from helpers.tiny_bert import write_tiny_bert
 from helpers.tiny_task import LABELS, WORDS, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+)
 
 from sparsedistill.errors import ConfigError, DataError, TeacherError
 from sparsedistill.teacher import labelling
 from sparsedistill.teacher.checkpoint import load_classifier, save_classifier
+from sparsedistill.teacher.encoding import NO_TOKENS
 from sparsedistill.teacher.journal import Journal
 from sparsedistill.teacher.labelling import LabellingOptions, Teacher, label_columns
 from sparsedistill.teacher.session import CpuSession
@@ -240,7 +246,7 @@ def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(asked, monkeyp
     monkeypatch.setattr(CpuSession, "__call__", small_memory)
     monkeypatch.setattr(asked, "_fits", None)
     np.testing.assert_array_equal(asked.logits(TEXTS), expected)
-    assert asked._fits <= 60  # later batches are cut before they are tried
+    assert asked._fits <= 120  # later batches are cut before they are tried
     assert len(sizes) >= 10
 
 
@@ -334,3 +340,91 @@ def test_a_row_alone_in_its_batch_has_the_same_bits(precision, length):
     together = session({"input_ids": rows}, None)
     alone = [session({"input_ids": rows[i : i + 1]}, None)[0] for i in range(len(rows))]
     np.testing.assert_array_equal(np.stack(alone), together)
+
+
+def test_a_text_that_the_model_cannot_read_costs_no_other_row(asked, monkeypatch):
+    expected = asked.logits(TEXTS)
+    real, ids = CpuSession.__call__, asked._encoder.encode([TEXTS[4]]).inputs["input_ids"]
+
+    def choosy(self, inputs, mask):
+        if any(np.array_equal(row, ids) for row in inputs["input_ids"]):
+            raise ValueError("all examples must have one end")
+        return real(self, inputs, mask)
+
+    monkeypatch.setattr(CpuSession, "__call__", choosy)
+    labelled = asked.label(TEXTS)
+    reason = "the teacher cannot read it (ValueError: all examples must have one end)"
+    assert labelled.failures == {4: reason}
+    others = [row for row in range(len(TEXTS)) if row != 4]
+    np.testing.assert_array_equal(labelled.logits[others], expected[others])
+    assert np.isnan(labelled.logits[4]).all()
+
+
+def test_a_reason_is_the_same_after_a_kill(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(CpuSession, "__call__", refusing_every_third(CpuSession.__call__))
+    with Journal(tmp_path / "j", fingerprint="a") as journal:
+        first = asked.label(TEXTS, journal=journal)
+    with Journal(tmp_path / "j", fingerprint="a") as journal:
+        again = asked.label(TEXTS, journal=journal)
+    assert first.failures == again.failures
+    assert 0 < len(first.failures) < len(TEXTS)
+    np.testing.assert_array_equal(first.logits, again.logits)
+
+
+def refusing_every_third(answer):
+    def refuse(self, inputs, mask):
+        if (inputs["input_ids"].sum(axis=1) % 3 == 0).any():
+            raise ValueError("divisible")
+        return answer(self, inputs, mask)
+
+    return refuse
+
+
+def test_too_many_texts_that_cannot_be_read_are_the_models_fault(asked, monkeypatch):
+    monkeypatch.setattr(labelling, "_MOST_ERRORS", 3)
+    monkeypatch.setattr(CpuSession, "__call__", refusing_every_third(CpuSession.__call__))
+    with pytest.raises(ValueError, match="divisible"):
+        asked.label(TEXTS)
+
+
+def test_a_text_of_no_tokens_is_told_of(asked, monkeypatch):
+    real = asked._encoder._tokenizer
+
+    def bare(texts, **how):
+        how["add_special_tokens"] = False
+        return real(texts, **how)
+
+    monkeypatch.setattr(asked._encoder, "_tokenizer", bare)
+    labelled = asked.label(["rose soil", "", "  ", "a rose"])
+    assert labelled.failures == dict.fromkeys([1, 2], NO_TOKENS)
+    assert np.isfinite(labelled.logits[[0, 3]]).all()
+
+
+def test_a_journal_of_other_batches_is_of_no_use(lively, tmp_path):
+    """As a GPU's is on a CPU: the numbers are the same, the rows are not."""
+    first, other = teacher(lively, token_budget=60), teacher(lively, token_budget=90)
+    with Journal(tmp_path / "j", fingerprint="a") as journal:
+        first.label(TEXTS, journal=journal)
+    with Journal(tmp_path / "j", fingerprint="a") as journal:
+        labelled = other.label(TEXTS, journal=journal)
+    np.testing.assert_array_equal(labelled.logits, first.logits(TEXTS))
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
+def test_a_checkpoint_of_half_precision_is_computed_with_in_float32(lively, tmp_path, stored):
+    tokenizer, model = load_classifier(lively)
+    save_classifier(tokenizer, model.to(stored), tmp_path / "half")
+    asked = teacher(tmp_path / "half")
+    assert {weights.dtype for weights in asked._session._model.parameters()} == {torch.float32}
+    save_classifier(tokenizer, model.float(), tmp_path / "whole")
+    np.testing.assert_array_equal(asked.logits(TEXTS), teacher(tmp_path / "whole").logits(TEXTS))
+
+
+def test_a_decoder_is_told_what_padding_is(tiny_classifier, tmp_path):
+    tokenizer, _ = load_classifier(tiny_classifier)
+    config = GPT2Config(
+        n_embd=8, n_layer=1, n_head=1, vocab_size=len(tokenizer), n_positions=64, num_labels=3,
+        id2label=dict(enumerate(LABELS)), label2id={name: i for i, name in enumerate(LABELS)},
+    )  # fmt: skip
+    save_classifier(tokenizer, GPT2ForSequenceClassification(config), tmp_path / "gpt")
+    assert np.isfinite(teacher(tmp_path / "gpt").logits(TEXTS)).all()

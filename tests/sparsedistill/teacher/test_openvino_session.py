@@ -61,6 +61,20 @@ def test_a_model_that_cannot_be_compiled_says_which_engine_can(monkeypatch, tiny
         teacher(tiny_classifier, engine="openvino")
 
 
+@needs_openvino
+def test_a_graph_that_says_something_else_is_refused(monkeypatch, tiny_classifier):
+    real = openvino_session.OpenVinoSession.__call__
+    monkeypatch.setattr(
+        openvino_session.OpenVinoSession,
+        "__call__",
+        lambda self, inputs, mask: real(self, inputs, mask) + 1,
+    )
+    with pytest.raises(
+        TeacherError, match=r"\(its logits are not those of torch\)"
+    ):
+        teacher(tiny_classifier, engine="openvino")
+
+
 def test_a_gpu_is_refused():
     with pytest.raises(ConfigError, match="is for CPUs, and the teacher is on cuda:0"):
         open_session(None, engine="openvino", device="cuda:0", precision="float32", threads=1)
