@@ -41,6 +41,8 @@ def _run(
     store = ArtifactStore(config.run.store)
     jobs: list[Job] = []
     for step in Pipeline(config).steps:
+        if step.check is not None:
+            step.check(made)
         jobs = step.jobs(made)
         if step.name == until:
             break

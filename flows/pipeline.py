@@ -45,11 +45,14 @@ class Step:
         stage: Makes the artifacts.
         needs: Names of the stages that must be done before the jobs are known.
         jobs: From what is made to the jobs of this stage.
+        check: Asked by a runner before the step's jobs are made; it raises to end the run. A plan
+            does not ask.
     """
 
     stage: Stage
     needs: tuple[str, ...]
     jobs: Callable[[Artifacts], list[Job]]
+    check: Callable[[Artifacts], None] | None = None
 
     @property
     def name(self) -> str:
@@ -66,7 +69,7 @@ class Pipeline:
         texts = ("dataset", "corpus")
         self.steps = (
             Step(dataset.STAGE, (), self._dataset),
-            Step(corpus.STAGE, ("dataset",), self._corpus),
+            Step(corpus.STAGE, ("dataset",), self._corpus, check=self._check_teacher),
             Step(ngrams.STAGE, texts, self._ngrams),
             Step(vocabulary.STAGE, (*texts, "ngrams"), self._vocabulary),
             Step(features.STAGE, (*texts, "vocabulary"), self._features),
@@ -101,7 +104,6 @@ class Pipeline:
         return dataset.jobs(self.config.dataset, base=self.config.data)
 
     def _corpus(self, made: Artifacts) -> list[Job]:
-        self._check_teacher(made)
         _, dev, test = made["dataset"]
         return corpus.jobs(
             self.config.corpus, self.config.dataset, base=self.config.data, held_out=[dev, test]
@@ -183,7 +185,9 @@ class Pipeline:
             logits=_by_part(made["logits"]),
             splits=_by_split(made["dataset"]),
             teacher=made["teacher"][0] if self.config.teacher else None,
-            alignment_tolerance=self.config.logits.tolerance,
+            alignment_tolerance=self.config.logits.tolerance(
+                self.config.teacher.precision if self.config.teacher else None
+            ),
             memory=self.config.run.memory_of_students(),
             device=self.config.run.student_device,
             threads=self.config.run.threads,
@@ -213,9 +217,12 @@ class Pipeline:
 
     def _evaluation(self, made: Artifacts) -> list[Job]:
         return evaluation.jobs(
-            self.config.evaluation, made, max_ngrams=self.config.features.max_ngrams,
+            self.config.evaluation,
+            made,
+            max_ngrams=self.config.features.max_ngrams,
             threads=self.config.run.threads,
-        )  # fmt: skip
+            devices=self.config.run.teacher_devices,
+        )
 
     def _report(self, made: Artifacts) -> list[Job]:
         return report.jobs(self.config.name, made)

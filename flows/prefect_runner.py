@@ -122,6 +122,8 @@ class _Run:
         return [name for name in self._futures if name not in self.outcomes]
 
     def _start(self, step: Step) -> None:
+        if step.check is not None:
+            step.check(self.made)
         jobs = step.jobs(self.made)
         self._jobs[step.name] = jobs
         progress.expect(step.name, [job.recipe.key for job in jobs])

@@ -25,7 +25,7 @@ from sparsedistill.teacher.checkpoint import (
     load_tokenizer,
     save_classifier,
 )
-from sparsedistill.teacher.devices import teacher_devices
+from sparsedistill.teacher.devices import device_in_turn, teacher_devices
 from sparsedistill.teacher.labelling import LabellingOptions, Teacher
 from sparsedistill.text.buffers import TextBuffer
 from sparsedistill.text.identity import text_ids
@@ -55,7 +55,7 @@ class TeacherCost:
     """What was measured.
 
     Attributes:
-        devices: That the teacher may run on; the first was measured.
+        devices: That the teacher may run on, first the one that was measured.
         at_once: How many of them a run would use at a time.
         rows: Of the corpus, that were labelled.
         seconds: That took, on one device.
@@ -118,7 +118,7 @@ def measure_teacher(
     texts: Sequence[str],
     train: Sequence[str],
 ) -> TeacherCost:
-    """Label some rows as a run would.
+    """Label some rows as a run would, on a device that nobody else has meanwhile.
 
     Args:
         config: Of the run; it has a teacher.
@@ -135,7 +135,10 @@ def measure_teacher(
     devices = teacher_devices(config.run.teacher_devices)
     reading = config.teacher
     assert reading is not None  # noqa: S101 - the caller has seen to it
-    with tempfile.TemporaryDirectory(prefix="sparsedistill-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="sparsedistill-") as scratch,
+        device_in_turn(devices) as device,
+    ):
         if not fine_tuned:
             directory = _with_a_head(directory, classes, Path(scratch))
         teacher = Teacher(
@@ -147,7 +150,7 @@ def measure_teacher(
                 overlap=reading.overlap,
                 token_budget=config.logits.token_budget,
                 threads=config.run.threads,
-                device=devices[0],
+                device=device,
                 precision=reading.precision,
                 engine=config.logits.engine,
             ),
@@ -155,7 +158,7 @@ def measure_teacher(
         rows, seconds, logits = _timed(teacher, sorted(texts, key=len))
         lengths = _Lengths(directory, reading)
         return TeacherCost(
-            devices=devices,
+            devices=(device, *(other for other in devices if other != device)),
             at_once=min(len(devices), config.run.workers),
             rows=len(rows),
             seconds=seconds,

@@ -20,6 +20,7 @@ from sparsedistill.compression.sizes import model_bytes
 from sparsedistill.errors import DataError
 from sparsedistill.students.tokens import token_ids
 from sparsedistill.teacher.checkpoint import load_tokenizer
+from sparsedistill.teacher.devices import device_in_turn, teacher_devices
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks import baseline, student_file
 from tasks.comparison import (
@@ -81,6 +82,7 @@ def jobs(
     *,
     max_ngrams: int,
     threads: int,
+    devices: Sequence[str] | None = None,
 ) -> list[Job]:
     """Return the one job of the evaluation.
 
@@ -89,6 +91,7 @@ def jobs(
         made: All artifacts so far, by stage.
         max_ngrams: As the features were made.
         threads: That the models are timed with.
+        devices: That the teacher may be timed on; None takes every GPU there is, or else the CPU.
     """
     _, dev, test = made["dataset"]
     inputs = {
@@ -105,7 +108,8 @@ def jobs(
         "teacher": tuple(one.as_input() for one in made.get("teacher", ())),
     }
     settings = {**config.model_dump(mode="json"), "max_ngrams": max_ngrams}
-    return [Job(Recipe(KIND, VERSION, settings, inputs), runtime={"threads": threads})]
+    runtime = {"threads": threads, "devices": None if devices is None else list(devices)}
+    return [Job(Recipe(KIND, VERSION, settings, inputs), runtime=runtime)]
 
 
 def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Progress) -> None:
@@ -256,21 +260,24 @@ class _Evaluation:
         return self._score("teacher", [self._teacher_logits.argmax(axis=1)], speed, size)
 
     def _teacher_speed(self, artifact: Artifact) -> float:
+        """Return texts a second on a device that no other job has meanwhile."""
         from sparsedistill.teacher.labelling import LabellingOptions, Teacher
 
         statistics: Mapping[str, Any] = artifact.statistics
-        teacher = Teacher(
-            artifact.directory() / MODEL_DIRECTORY,
-            labels=self._test.label_names,
-            options=LabellingOptions(
-                max_length=statistics["max_length"],
-                long_texts=statistics["long_texts"],
-                overlap=statistics["overlap"],
-                threads=self._threads,
-                precision=statistics["precision"],
-            ),
-        )
-        return speed_of(teacher.logits, self._some_texts(), passes=2)
+        with device_in_turn(teacher_devices(self._job.runtime["devices"])) as device:
+            teacher = Teacher(
+                artifact.directory() / MODEL_DIRECTORY,
+                labels=self._test.label_names,
+                options=LabellingOptions(
+                    max_length=statistics["max_length"],
+                    long_texts=statistics["long_texts"],
+                    overlap=statistics["overlap"],
+                    threads=self._threads,
+                    device=device,
+                    precision=statistics["precision"],
+                ),
+            )
+            return speed_of(teacher.logits, self._some_texts(), passes=2)
 
     def _some_texts(self) -> list[str]:
         """Return the texts that slow models are timed on, evenly from all."""

@@ -21,7 +21,13 @@ from sparsedistill.teacher.checkpoint import (
     resolve_checkpoint,
     save_classifier,
 )
-from sparsedistill.teacher.devices import CPU, device_in_turn, teacher_devices
+from sparsedistill.teacher.devices import (
+    CPU,
+    device_in_turn,
+    fine_tuning_device,
+    teacher_devices,
+)
+from sparsedistill.teacher.encoding import LONGEST
 from sparsedistill.teacher.finetune import FineTuning, LabelledTexts, fine_tune
 from sparsedistill.teacher.labelling import LabellingOptions, LongTexts, Precision, Teacher
 from sparsedistill.teacher.preflight import check_teacher, task_labels
@@ -35,8 +41,6 @@ if TYPE_CHECKING:
 
 KIND, VERSION = "teacher", 2
 MODEL_DIRECTORY = "model"
-_LONGEST = 512
-FIRST_GPU = "cuda:0"
 # How the teacher reads, here and while it labels.
 _READING = ("max_length", "long_texts", "overlap", "precision")
 
@@ -86,7 +90,7 @@ class TeacherConfig(Table):
     @property
     def longest(self) -> int:
         """Tokens that are read at once where the model has positions for so many."""
-        return self.max_length or _LONGEST
+        return self.max_length or LONGEST
 
 
 def jobs(
@@ -104,9 +108,11 @@ def jobs(
         ConfigError: There is no such checkpoint, or the hub cannot be asked for it.
     """
     checkpoint = resolve_checkpoint(_located(config.checkpoint, base), revision=config.revision)
-    settings = config.model_dump(mode="json", exclude={"checkpoint", "revision"})
+    unread = {"overlap"} if config.long_texts == "truncate" else set()
+    settings = config.model_dump(mode="json", exclude={"checkpoint", "revision", *unread})
     if not config.finetune:
-        settings = config.model_dump(mode="json", include={"finetune", "label_names", *_READING})
+        taken = {"finetune", "label_names", *_READING} - unread
+        settings = config.model_dump(mode="json", include=taken)
     recipe = Recipe(
         KIND,
         VERSION,
@@ -174,7 +180,7 @@ def _located(checkpoint: str, base: str | None) -> str:
 def _devices(job: Job) -> tuple[str, ...]:
     """Return where the teacher may be made: of several GPUs the Trainer takes the first."""
     devices = teacher_devices(job.runtime["devices"])
-    return (CPU,) if devices == (CPU,) else (FIRST_GPU,)
+    return (fine_tuning_device(devices),) if job.recipe.config["finetune"] else devices
 
 
 def _checkpoint(job: Job) -> Checkpoint:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CPU = "cpu"
+FIRST_GPU = "cuda:0"
 _SECONDS_BETWEEN_LOOKS = 0.05
 _processor = threading.Lock()
 # What this process used last, where its model may still be loaded.
@@ -48,6 +49,28 @@ def teacher_devices(names: Sequence[str] | None) -> tuple[str, ...]:
     gpus = torch.cuda.device_count()
     if names is None:
         return tuple(f"cuda:{index}" for index in range(gpus)) or (CPU,)
+    devices = device_names(names)
+    for device in devices:
+        kind, _, index = device.partition(":")
+        if kind == "cuda" and int(index) >= gpus:
+            raise ConfigError(
+                f"run.teacher_devices: there is no {device} here, torch finds {gpus} GPUs; leave "
+                "the key out to use what there is"
+            )
+    return devices
+
+
+def device_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return devices by their full names, each once, whether or not they are on this machine.
+
+    Args:
+        names: As torch names them.
+
+    Raises:
+        ConfigError: torch knows no such device.
+    """
+    import torch
+
     found = []
     for name in names:
         try:
@@ -56,14 +79,36 @@ def teacher_devices(names: Sequence[str] | None) -> tuple[str, ...]:
             raise ConfigError(
                 f"run.teacher_devices: torch knows no device {name!r}: {error!s:.200}"
             ) from error
-        index = device.index or 0
-        if device.type == "cuda" and index >= gpus:
-            raise ConfigError(
-                f"run.teacher_devices: there is no {name} here, torch finds {gpus} GPUs; leave the "
-                "key out to use what there is"
-            )
-        found.append(CPU if device.type == CPU else f"{device.type}:{index}")
+        found.append(CPU if device.type == CPU else f"{device.type}:{device.index or 0}")
     return tuple(dict.fromkeys(found))
+
+
+def fine_tuning_device(devices: Sequence[str]) -> str:
+    """Return which of these devices the Trainer of transformers takes: the first GPU of torch.
+
+    Args:
+        devices: By their full names.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    gpus = [device for device in devices if device != CPU]
+    if not gpus:
+        return CPU
+    for device in gpus:
+        if not device.startswith("cuda:"):
+            raise ConfigError(
+                f"run.teacher_devices: fine-tuning runs on a CPU or on CUDA, not on {device}; set "
+                '[run] teacher_devices = ["cpu"], or [teacher] finetune = false with a checkpoint '
+                "that is fine-tuned"
+            )
+    if FIRST_GPU not in gpus:
+        raise ConfigError(
+            f"run.teacher_devices: fine-tuning takes the first GPU that torch sees, {FIRST_GPU}, "
+            f"which {', '.join(devices)} leaves out; leave teacher_devices out and set the "
+            "environment variable CUDA_VISIBLE_DEVICES to the GPUs that the run may use"
+        )
+    return FIRST_GPU
 
 
 @contextmanager
@@ -107,7 +152,7 @@ def _turn(devices: Sequence[str]) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(file)
+        _let_go(file)
 
 
 def _first_free(devices: Sequence[str], held: ExitStack) -> str:
@@ -136,8 +181,14 @@ def _take(device: str, held: ExitStack) -> bool:
     except BlockingIOError:
         os.close(file)
         return False
-    held.callback(os.close, file)
+    held.callback(_let_go, file)
     return True
+
+
+def _let_go(file: int) -> None:
+    """Unlock and close: a child forked meanwhile has the file open too, and its lock with it."""
+    fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
 
 
 def _identity(device: str) -> str:

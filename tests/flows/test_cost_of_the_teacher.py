@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 from helpers.tiny_task import CORPUS_ROWS, ROWS, run_config, texts, write_lines, write_toml
 
-from flows import corpus_sample
+from flows import corpus_sample, teacher_cost
 from flows.cli import main
 from flows.config import DistillConfig, parse_config
 from flows.corpus_sample import spread, train_sample
@@ -18,6 +20,7 @@ from flows.inline import run_inline
 from flows.plan import Plan, StagePlan, make_plan
 from flows.teacher_cost import TRAINING, TeacherCost, local_checkpoint
 from sparsedistill.errors import TeacherError
+from sparsedistill.teacher import devices
 from storage import ArtifactStore
 
 COST = TeacherCost(
@@ -132,6 +135,28 @@ def test_devices_that_no_worker_uses_are_told_of():
     assert "[run] workers" not in COST.told()
     told = replace(COST, devices=("cuda:0", "cuda:1", "cuda:2"), at_once=1).told()
     assert "There are 3 devices for it, but [run] workers is 1" in told
+
+
+def test_the_teacher_is_measured_on_a_device_that_nobody_else_has(
+    own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(teacher_cost, "teacher_devices", lambda names: ("meta:0", "cpu"))
+    held: list[bool] = []
+    timed = teacher_cost._timed
+
+    def spy(*given: Any) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            held.append(not pool.submit(devices._processor.acquire, blocking=False).result())
+        return timed(*given)
+
+    monkeypatch.setattr(teacher_cost, "_timed", spy)
+    with devices.device_in_turn(["meta:0"]):
+        cost = measured(configured(own_data, tmp_path / "store")).teacher
+    assert held == [True]
+    assert cost is not None
+    assert cost.devices == ("cpu", "meta:0"), "first the one that was measured"
 
 
 def test_a_sample_is_spread_over_all_rows(own_data: Path, tmp_path: Path):

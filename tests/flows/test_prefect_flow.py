@@ -40,7 +40,7 @@ from flows.delivery import RunResult
 from flows.errors import RunFailedError
 from flows.prefect_runner import chunks, run_with_prefect
 from flows.teacher_needs import GPU_TAG, on_gpu
-from sparsedistill.errors import ConfigError, DataError
+from sparsedistill.errors import ConfigError, DataError, TeacherError
 from sparsedistill.model_card import CARD_FILE
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks import logits
@@ -375,9 +375,11 @@ def test_what_the_teacher_has_to_do_is_tagged_where_it_does_it_on_a_gpu(
     monkeypatch.setattr(prefect_runner, "as_task", spy)
     monkeypatch.setattr(prefect_runner, "on_gpu", with_gpus)
     result = run_with_prefect(configure(), str(tmp_path / "out"))
-    assert {kind for kind, tags in made.items() if tags == {GPU_TAG}} == {"teacher", "logits"}
+    assert {kind for kind, tags in made.items() if tags == {GPU_TAG}} == {
+        "teacher", "logits", "evaluation",
+    }  # fmt: skip
     tagged = {run.task_key for run in task_runs(result.computed()) if GPU_TAG in run.tags}
-    assert {key.split("-")[0] for key in tagged} <= {"run_chunk", "teacher", "logits"}
+    assert {key.split("-")[0] for key in tagged} <= {"run_chunk", "teacher", "logits", "evaluation"}
     assert tagged
     made.clear()
     run_with_prefect(configure(), str(tmp_path / "out"))
@@ -392,6 +394,15 @@ def test_given_logits_and_the_processor_need_no_gpu(configure):
     assert on_gpu("teacher", named)
     assert not on_gpu("features", named)
     assert not on_gpu("logits", named.model_copy(update={"teacher": None}))
+
+
+def test_a_bad_teacher_stops_the_run_before_the_corpus(configure, own_data: Path, tmp_path: Path):
+    (own_data / "encoder" / "model.safetensors").write_bytes(b"not a model")
+    with pytest.raises(TeacherError):
+        run_with_prefect(configure(), str(tmp_path / "out"))
+    assert {path.parts[-3] for path in (tmp_path / "store").glob("*/*/manifest.json")} == {
+        "dataset"
+    }
 
 
 def test_a_teachers_device_that_is_not_there_stops_the_run_at_once(configure, tmp_path: Path):

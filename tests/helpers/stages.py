@@ -62,6 +62,8 @@ class Workshop:
         for name, step in steps.items():
             if name not in found:
                 continue
+            if step.check is not None:
+                step.check(made)
             jobs = step.jobs(made)
             if name == stage and not last:
                 return made, jobs

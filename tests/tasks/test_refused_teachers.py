@@ -12,6 +12,7 @@ from flows.inline import run_inline
 from flows.plan import make_plan
 from sparsedistill.errors import TeacherError
 from sparsedistill.teacher import preflight
+from tasks import teacher
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -25,11 +26,28 @@ def test_no_shard_of_the_corpus_is_made_for_a_bad_teacher(name: str, workshop: W
     assert {made.kind for made in workshop.store.artifacts()} == {"dataset"}
 
 
-def test_a_plan_notes_a_bad_teacher(workshop: Workshop) -> None:
+def test_a_plan_notes_a_bad_teacher_and_shows_what_is_not_its_business(workshop: Workshop) -> None:
     bad = BAD["one label"]
     bad.write(workshop.data / "bad")
-    plan = make_plan(workshop.config(teacher={**bad.settings, "checkpoint": "bad"}))
+    config = workshop.config(teacher={**bad.settings, "checkpoint": "bad"})
+    plan = make_plan(config, measure=True)
     assert any("one label only" in note for note in plan.notes)
+    todo = {stage.stage: stage.todo for stage in plan.stages}
+    good = {stage.stage: stage.todo for stage in make_plan(workshop.config()).stages}
+    assert todo == good
+    assert todo["corpus"] == todo["teacher"] == 1
+
+
+def test_a_plan_does_not_fetch_the_teacher_to_look_at_it(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(*_: object, **__: object) -> None:
+        raise AssertionError("the checkpoint was loaded")
+
+    monkeypatch.setattr(teacher, "check_teacher", look)
+    assert make_plan(workshop.config()).notes == ()
+    with pytest.raises(AssertionError, match="was loaded"):
+        run_inline(workshop.config())
 
 
 def test_a_teacher_that_is_made_is_not_asked_again(

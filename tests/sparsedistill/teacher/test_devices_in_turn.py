@@ -26,6 +26,17 @@ with device_in_turn(sys.argv[1:]) as device:
     print(device, flush=True)
     sys.stdin.read()
 """
+# Forks in a block of devices.py and goes on out of it, while its child stays inside.
+FORKER = """
+import os, sys
+from sparsedistill.teacher import devices
+with getattr(devices, sys.argv[1])(["made-up:0"]):
+    if os.fork() == 0:
+        sys.stdin.read()
+        os._exit(0)
+print("out of the block", flush=True)
+sys.stdin.read()
+"""
 MADE_UP = ["made-up:0", "made-up:1"]
 
 
@@ -45,9 +56,11 @@ def holder() -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate()
 
 
-def hold(started: list[subprocess.Popen[str]], *devices: str) -> subprocess.Popen[str]:
+def hold(
+    started: list[subprocess.Popen[str]], *devices: str, script: str = HOLDER
+) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, *devices],
+        [sys.executable, "-c", script, *devices],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     started.append(process)
@@ -105,6 +118,14 @@ def test_a_killed_process_gives_its_device_back(holder) -> None:
     os.kill(process.pid, signal.SIGKILL)
     with device_in_turn(["made-up:0"]) as device:
         assert device == "made-up:0"
+
+
+@pytest.mark.parametrize("block", ["device_in_turn", "_turn"])
+def test_a_child_forked_meanwhile_does_not_keep_what_was_given_back(holder, block: str) -> None:
+    assert said(hold(holder, block, script=FORKER)) == "out of the block"
+    locks = sorted(_lock_directory().iterdir())
+    assert locks
+    assert not [path.name for path in locks if _is_locked(path)]
 
 
 def test_a_process_killed_while_it_waits_holds_up_nobody(holder) -> None:
@@ -206,10 +227,13 @@ def test_without_names_every_gpu_is_used_or_else_the_processor(
 
 def _queues(count: int) -> Iterator[Path]:
     """Files in which processes stand in line, as soon as there are so many."""
-    directory = Path(tempfile.gettempdir()) / f"sparsedistill-{os.getuid()}"
-    while len(found := sorted(directory.glob("queue-*"))) < count:
+    while len(found := sorted(_lock_directory().glob("queue-*"))) < count:
         time.sleep(0.01)
     yield from found
+
+
+def _lock_directory() -> Path:
+    return Path(tempfile.gettempdir()) / f"sparsedistill-{os.getuid()}"
 
 
 def _is_locked(path: Path) -> bool:
