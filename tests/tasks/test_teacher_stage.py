@@ -68,7 +68,7 @@ def test_each_trial_is_told_of_in_the_manifest_and_while_it_runs(workshop: Works
     ]
     assert all(t["best_epoch"] in (1, 2) and t["seconds"] > 0 for t in trials)
     assert [(stage, label, figures["epoch"]) for stage, _, label, figures in told] == [
-        ("teacher", f"batch 16, rate 0.005, seed {seed}", epoch)
+        ("teacher", f"batch 16, rate 0.02, seed {seed}", epoch)
         for seed in (4, 5)
         for epoch in (1, 2)
     ]

@@ -69,9 +69,7 @@ def test_a_graph_that_says_something_else_is_refused(monkeypatch, tiny_classifie
         "__call__",
         lambda self, inputs, mask: real(self, inputs, mask) + 1,
     )
-    with pytest.raises(
-        TeacherError, match=r"\(its logits are not those of torch\)"
-    ):
+    with pytest.raises(TeacherError, match=r"\(its logits are not those of torch\)"):
         teacher(tiny_classifier, engine="openvino")
 
 
