@@ -240,7 +240,7 @@ class Teacher:
 
         def answer(position: int) -> int:
             batch = batches[position]
-            content = pieces.checksum(batch)
+            content = 0 if journal is None else pieces.checksum(batch)
             found = None if journal is None else journal.found(number, position, content)
             if found is None:
                 found = self._answer(pieces, batch, errors)
@@ -259,7 +259,7 @@ class Teacher:
         finally:
             for future in futures:
                 future.cancel()
-        if errors and len(errors) == len(pieces.rows):
+        if 1 < len(errors) == len(pieces.rows):  # the model reads nothing at all
             raise next(iter(errors.values()))
         return out, errors
 

@@ -360,6 +360,12 @@ def test_a_text_that_the_model_cannot_read_costs_no_other_row(asked, monkeypatch
     assert np.isnan(labelled.logits[4]).all()
 
 
+def test_a_text_that_is_alone_in_its_block_may_fail_as_well(asked, monkeypatch):
+    monkeypatch.setattr(labelling, "_BLOCK_ROWS", 1)
+    monkeypatch.setattr(CpuSession, "__call__", refusing_every_third(CpuSession.__call__))
+    assert 0 < len(asked.label(TEXTS).failures) < len(TEXTS)
+
+
 def test_a_reason_is_the_same_after_a_kill(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(CpuSession, "__call__", refusing_every_third(CpuSession.__call__))
     with Journal(tmp_path / "j", fingerprint="a") as journal:
