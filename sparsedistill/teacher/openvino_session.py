@@ -6,9 +6,11 @@ It compiles the model's graph, which torch traces; nothing is written to disk.
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 import threading
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from sparsedistill.teacher.quiet import quiet_transformers
 from sparsedistill.teacher.session import CPU_TOKENS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -58,7 +60,7 @@ class OpenVinoSession:
         example = tuple(torch.ones(2, 9, dtype=torch.int64) for _ in self._names)
         self._requests = threading.local()
         try:
-            with quiet_transformers(), warnings.catch_warnings():
+            with quiet_transformers(), warnings.catch_warnings(), _root_logger_kept():
                 warnings.simplefilter("ignore")  # of tracing: sizes that look like constants
                 graph = openvino.convert_model(
                     _Logits(model.eval(), self._names), example_input=example
@@ -125,6 +127,18 @@ class _Logits(torch.nn.Module):
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
         return logits
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Undo what OpenVINO's converter does to the root logger: after it, no warning was seen."""
+    root = logging.getLogger()
+    before = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(before[0])
+        root.filters[:], root.handlers[:] = before[1:]
 
 
 def _openvino() -> Any:  # noqa: ANN401

@@ -1,6 +1,7 @@
 """OpenVINO in place of torch: the same logits, and nothing told to its makers."""
 
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -30,6 +31,17 @@ def test_its_logits_are_those_of_torch(tiny_classifier):
     theirs = teacher(tiny_classifier, engine="openvino").logits(TEXTS)
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
     assert not (theirs == theirs[0]).all()
+
+
+@needs_openvino
+def test_logs_are_as_they_were_afterwards(tiny_classifier, caplog):
+    """Its converter sets the root logger to errors, and gives it a filter and a handler."""
+    root = logging.getLogger()
+    before = root.level, root.filters[:], root.handlers[:]
+    teacher(tiny_classifier, engine="openvino")
+    assert (root.level, root.filters, root.handlers) == before
+    logging.getLogger("sparsedistill.somewhere").warning("still heard")
+    assert "still heard" in caplog.text
 
 
 @needs_openvino
