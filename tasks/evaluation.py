@@ -37,7 +37,7 @@ from tasks.logit_file import aligned_logits
 from tasks.shards import Texts, open_input, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
 from tasks.student_file import read_rival, read_shape, read_student, read_weights
-from tasks.teacher import MODEL_DIRECTORY
+from tasks.teacher import MODEL_DIRECTORY, READING
 from tasks.teacher_trust import teacher_calibration
 from tasks.vocabulary import read_vocabulary
 
@@ -269,12 +269,9 @@ class _Evaluation:
                 artifact.directory() / MODEL_DIRECTORY,
                 labels=self._test.label_names,
                 options=LabellingOptions(
-                    max_length=statistics["max_length"],
-                    long_texts=statistics["long_texts"],
-                    overlap=statistics["overlap"],
+                    **{name: statistics[name] for name in READING},
                     threads=self._threads,
                     device=device,
-                    precision=statistics["precision"],
                 ),
             )
             return speed_of(teacher.logits, self._some_texts(), passes=2)

@@ -21,18 +21,19 @@ from sparsedistill.errors import DataError
 from sparsedistill.metrics import accuracy, softmax
 from sparsedistill.teacher.devices import device_in_turn, teacher_devices
 from sparsedistill.teacher.journal import Journal
-from sparsedistill.teacher.labelling import Engine, LabellingOptions, Precision, Teacher
+from sparsedistill.teacher.labelling import Engine, LabellingOptions, Teacher
 from storage import ArtifactStore, ArtifactWriter, Recipe, expand_sources, write_table
 from tasks.given_logits import GivenLogits, read_given_logits
 from tasks.logit_file import FILE, aligned_logits, write_logits
 from tasks.shards import Texts, TextShard, open_input, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
-from tasks.teacher import MODEL_DIRECTORY
+from tasks.teacher import MODEL_DIRECTORY, READING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sparsedistill.teacher.labelling import Labelled
+    from sparsedistill.teacher.session import Precision
     from storage import Artifact, Input
 
 KIND, VERSION = "logits", 2
@@ -93,7 +94,6 @@ def jobs(
         statistics["float16_accuracy"] == statistics["dev_accuracy"]
     )
     dtype = config.dtype if config.dtype != "auto" else ("float16" if keeps else "float32")
-    reading = ("labels", "max_length", "long_texts", "overlap", "precision")
     runtime = {
         "threads": threads,
         "devices": None if devices is None else list(devices),
@@ -105,7 +105,7 @@ def jobs(
                 KIND,
                 VERSION,
                 config={
-                    **{name: statistics[name] for name in reading},
+                    **{name: statistics[name] for name in ("labels", *READING)},
                     "dtype": dtype,
                     "top_k": config.top_k,
                     "engine": config.engine,
@@ -251,13 +251,10 @@ def _ask_teacher(job: Job, store: ArtifactStore, texts: Texts, progress: Progres
 
     with device_in_turn(teacher_devices(job.runtime["devices"])) as device:
         options = LabellingOptions(
-            max_length=config["max_length"],
-            long_texts=config["long_texts"],
-            overlap=config["overlap"],
+            **{name: config[name] for name in READING},
             token_budget=config["token_budget"],
             threads=job.runtime["threads"],
             device=device,
-            precision=config["precision"],
             engine=config["engine"],
         )
         teacher = _teacher(

@@ -27,10 +27,11 @@ from sparsedistill.teacher.devices import (
     fine_tuning_device,
     teacher_devices,
 )
-from sparsedistill.teacher.encoding import LONGEST
+from sparsedistill.teacher.encoding import LONGEST, LongTexts
 from sparsedistill.teacher.finetune import FineTuning, LabelledTexts, fine_tune
-from sparsedistill.teacher.labelling import LabellingOptions, LongTexts, Precision, Teacher
+from sparsedistill.teacher.labelling import LabellingOptions, Teacher
 from sparsedistill.teacher.preflight import check_teacher, task_labels
+from sparsedistill.teacher.session import Precision
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks.progress import measured
 from tasks.shards import Texts, read_shard
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
 KIND, VERSION = "teacher", 2
 MODEL_DIRECTORY = "model"
-# How the teacher reads, here and while it labels.
-_READING = ("max_length", "long_texts", "overlap", "precision")
+READING = ("max_length", "long_texts", "overlap", "precision")
+"""How the teacher reads, here and while it labels: of the manifest's statistics."""
 
 
 class TeacherConfig(Table):
@@ -111,7 +112,7 @@ def jobs(
     unread = {"overlap"} if config.long_texts == "truncate" else set()
     settings = config.model_dump(mode="json", exclude={"checkpoint", "revision", *unread})
     if not config.finetune:
-        taken = {"finetune", "label_names", *_READING} - unread
+        taken = {"finetune", "label_names", *READING} - unread
         settings = config.model_dump(mode="json", include=taken)
     recipe = Recipe(
         KIND,
@@ -251,7 +252,7 @@ def _on_dev(
     output: Path, dev: Texts, config: TeacherConfig, *, threads: int, device: str
 ) -> dict[str, Any]:
     """Return accuracy on dev, and whether float16 keeps every one of its labels."""
-    reading = {**config.model_dump(include=set(_READING)), "max_length": config.longest}
+    reading = {**config.model_dump(include=set(READING)), "max_length": config.longest}
     teacher = Teacher(
         output,
         labels=dev.label_names,

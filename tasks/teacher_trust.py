@@ -5,6 +5,7 @@ Functions from logits and manifests to plain JSON, in the shape of ``summary.jso
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -124,10 +125,9 @@ def _quarantined(shards: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
     """Return rows without logits by reason; None where a shard is from before they were counted."""
     if any("quarantined" not in shard for shard in shards):
         return None
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for shard in shards:
-        for reason, count in shard["quarantined"].items():
-            found[reason] = found.get(reason, 0) + count
+        found.update(shard["quarantined"])
     return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
 
 

@@ -132,11 +132,15 @@ def load_config(name: Path | str, *, revision: str | None = None) -> Any:  # noq
     Raises:
         TeacherError: The installed transformers does not know it, or it cannot classify texts.
     """
+    return _config_in(Path(_local(name, revision)), name)
+
+
+def _config_in(directory: Path, name: Path | str) -> Any:  # noqa: ANN401
+    """Return the configuration in a directory that a name stands for; raises as `load_config`."""
     from transformers import AutoConfig, __version__
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-    directory = Path(_local(name, revision))
     try:
         stated = _stated(directory)
         kind = stated.get("model_type")
@@ -182,8 +186,8 @@ def load_model(name: Path | str, *, revision: str | None = None, **head: Any) ->
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    load_config(name, revision=revision)  # has the better words for what it refuses
     directory = Path(_local(name, revision))
+    _config_in(directory, name)  # has the better words for what it refuses
     _check_format(name, directory)
     try:
         with quiet_transformers():

@@ -26,7 +26,7 @@ from sparsedistill.teacher.checkpoint import (
     load_tokenizer,
     name_padding,
 )
-from sparsedistill.teacher.encoding import longest_input
+from sparsedistill.teacher.encoding import LONGEST, longest_input
 from sparsedistill.teacher.quiet import quiet_transformers
 from sparsedistill.teacher.resume import SEAL, Records, Trial, best_trial
 
@@ -68,7 +68,7 @@ class FineTuning:
     seeds: tuple[int, ...] = (0,)
     warmup: float = 0.06
     weight_decay: float = 0.01
-    max_length: int = 512
+    max_length: int = LONGEST
     dropout: float | None = None
     class_weights: Literal["none", "balanced"] = "none"
     precision: Precision = "float32"

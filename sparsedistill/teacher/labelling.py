@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 
 from sparsedistill.errors import DataError, TeacherError
 from sparsedistill.teacher.batching import (
@@ -34,6 +35,7 @@ from sparsedistill.teacher.encoding import (
 )
 from sparsedistill.teacher.quiet import quiet_transformers
 from sparsedistill.teacher.session import Precision, open_session
+from sparsedistill.torch_threads import one_torch_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
     Errors = dict[int, Exception]
-
-__all__ = ["Labelled", "LabellingOptions", "LongTexts", "Precision", "Teacher", "label_columns"]
 
 Engine = Literal["torch", "openvino"]
 
@@ -131,8 +131,6 @@ class Teacher:
         options: LabellingOptions,
         revision: str | None = None,
     ) -> None:
-        import torch
-
         tokenizer, model = load_classifier(directory, revision=revision)
         self.parameters = sum(weights.numel() for weights in model.parameters())
         self._columns = label_columns(model.config.id2label, labels)
@@ -192,8 +190,6 @@ class Teacher:
             journal: Has what an earlier pass over the same texts did, and gets what this one does.
             progress: Called with the number of rows done since the last call.
         """
-        from sparsedistill.torch_threads import one_torch_thread
-
         out = np.full((len(texts), len(self._columns)), np.nan, np.float32)
         failures: dict[int, str] = {}
         blocks = stretches(text_sizes(texts), rows=_BLOCK_ROWS, size=_BLOCK_SIZE)
@@ -368,14 +364,10 @@ def _told(error: Exception) -> str:
 
 
 def _one_thread() -> None:
-    import torch
-
     torch.set_num_threads(1)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
     said = str(error).lower()
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and ("out of memory" in said or "allocate memory" in said)
