@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= experiments/quickstart.toml
+# The tests of one file share what they make, so one process runs them.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: setup demo test test-all lint bench ui
 
@@ -24,10 +26,10 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-all: lint
-	$(BIN)/pytest -m ""
+	$(BIN)/pytest $(PARALLEL) -m ""
 
 bench: setup
 	$(BIN)/python experiments/quickstart.py data/quickstart

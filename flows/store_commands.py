@@ -1,22 +1,25 @@
-"""``store ls | show | verify | lineage``: looking into the artifact store from the command line."""
+"""``store ls | show | verify | lineage | gc``: the artifact store from the command line."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-import fsspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from dashboards import format as fmt
-from storage import Artifact, ArtifactStore, LineageNode, StorageError
+from flows.garbage import rules
+from storage import Artifact, ArtifactStore, LineageNode, NoStoreError, StorageError
 
 if TYPE_CHECKING:
     import argparse
 
 _SHORT = 12
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 def ls(options: argparse.Namespace) -> int:
@@ -27,7 +30,7 @@ def ls(options: argparse.Namespace) -> int:
     for manifest in _store(options).artifacts(options.kind):
         table.add_row(
             Text(f"{manifest.kind}/{manifest.key[:_SHORT]}"),
-            manifest.created[:19].replace("T", " "),
+            Text(fmt.clean(manifest.created[:19].replace("T", " "))),
             fmt.count(sum(file.rows or 0 for file in manifest.files) or None),
             fmt.size(manifest.size),
             fmt.duration(manifest.seconds),
@@ -52,16 +55,56 @@ def verify(options: argparse.Namespace) -> int:
             continue
         damaged += 1
         for problem in found.problems:
-            console.print(Text(f"{found.kind}/{found.key}: {problem}"))
-        if options.remove and not found.newer:
-            store.remove(found.kind, found.key)
-    done = (
-        "removed; the next run makes them again" if options.remove else "see store verify --remove"
-    )
-    console.print(
-        f"{checked} artifacts read, {damaged} damaged" + (f" ({done})" if damaged else "")
-    )
+            console.print(Text(fmt.clean(f"{found.kind}/{found.key}: {problem}")))
+    done = " (the next run makes them again)" if damaged else ""
+    console.print(f"{checked} artifacts read, {damaged} damaged{done}")
     return 1 if damaged else 0
+
+
+def gc(options: argparse.Namespace) -> int:
+    """Say what no kept run needs, and why the rest stays; remove it where asked."""
+    store, console = _store(options), Console()
+    found = store.collect(
+        rules(store, keep_runs=options.keep_runs),
+        delete=options.delete,
+        older_than=_seconds("--older-than", options.older_than),
+        unfinished=_seconds("--unfinished", options.unfinished),
+    )
+    _print_sums(
+        console,
+        "freed" if options.delete else "would be freed",
+        [(" ".join(filter(None, (one.kind, one.what))), one.bytes) for one in found.freed],
+    )
+    _print_sums(console, "kept, because of", [(one.why, one.bytes) for one in found.kept])
+    size = fmt.size(sum(one.bytes for one in found.freed))
+    if options.delete:
+        console.print(f"{size} freed")
+    elif found.freed:
+        console.print(f"nothing was removed: --delete frees {size}")
+    else:
+        console.print("nothing to remove")
+    return 0
+
+
+def _print_sums(console: Console, heading: str, items: list[tuple[str, int]]) -> None:
+    if not items:
+        return
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column(heading)
+    table.add_column("number", justify="right")
+    table.add_column("size", justify="right")
+    for name in dict.fromkeys(sorted(name for name, _ in items)):
+        sizes = [size for each, size in items if each == name]
+        table.add_row(Text(fmt.one_line(name)), fmt.count(len(sizes)), fmt.size(sum(sizes)))
+    console.print(table)
+    console.print()
+
+
+def _seconds(option: str, given: str) -> float:
+    match = _DURATION.fullmatch(given)
+    if not match:
+        raise StorageError(f"{option} {given!r} is no time; write it as 36h, 2d or 0")
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def lineage(options: argparse.Namespace) -> int:
@@ -73,12 +116,16 @@ def lineage(options: argparse.Namespace) -> int:
     return 0
 
 
-def _store(options: argparse.Namespace) -> ArtifactStore:
+def open_store(url: str) -> ArtifactStore:
     """Open the store that is there; looking must not make an empty one."""
-    fs, path = fsspec.core.url_to_fs(options.store)
-    if not fs.exists(f"{path}/store.json"):
-        raise StorageError(f"there is no store at {options.store}; say with --store where it is")
-    return ArtifactStore(options.store)
+    try:
+        return ArtifactStore(url, make=False)
+    except NoStoreError as error:
+        raise StorageError(f"{error}; say with --store where it is") from error
+
+
+def _store(options: argparse.Namespace) -> ArtifactStore:
+    return open_store(options.store)
 
 
 def _artifact(options: argparse.Namespace) -> Artifact:

@@ -5,18 +5,23 @@ Knows no model and no Prefect, and imports nothing else of this distribution.
 
 from __future__ import annotations
 
-from storage.artifact import Artifact, Verification
+from storage.artifact import Artifact
 from storage.digests import JSON, canonical_json, sha256_file, sha256_json
 from storage.errors import (
     DamagedArtifactError,
+    NoStoreError,
     SourceError,
     StorageError,
     StoreFullError,
+    StoreUnreachableError,
     StoreVersionError,
 )
+from storage.garbage import Collection, Freed, Kept, Rules
+from storage.leases import Lease
 from storage.lineage import LineageNode
 from storage.manifest import FileEntry, Input, Manifest, Recipe
 from storage.readers import BadRow, LabelledRows, read_labelled, read_texts
+from storage.records import Record
 from storage.sources import Source, expand_sources, format_of
 from storage.store import ArtifactStore
 from storage.tables import (
@@ -28,6 +33,7 @@ from storage.tables import (
     size_in_memory,
     write_table,
 )
+from storage.verification import Verification
 from storage.writer import ArtifactWriter
 
 __all__ = [
@@ -36,17 +42,25 @@ __all__ = [
     "ArtifactStore",
     "ArtifactWriter",
     "BadRow",
+    "Collection",
     "DamagedArtifactError",
     "FileEntry",
+    "Freed",
     "Input",
+    "Kept",
     "LabelledRows",
+    "Lease",
     "LineageNode",
     "Manifest",
+    "NoStoreError",
     "Recipe",
+    "Record",
+    "Rules",
     "Source",
     "SourceError",
     "StorageError",
     "StoreFullError",
+    "StoreUnreachableError",
     "StoreVersionError",
     "TableWriter",
     "Verification",

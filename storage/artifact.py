@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from storage import marks
 from storage.errors import DamagedArtifactError, StorageError
 from storage.manifest import Input
+from storage.reads import note_read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,11 +74,17 @@ class Artifact:
         """A local path of a file; of a remote store, one of a cached copy. Only for reading.
 
         Raises:
-            DamagedArtifactError: the file is missing or has another size than was written; when
-                downloaded, also another checksum.
+            DamagedArtifactError: the file is missing, or has another size or other bytes than were
+                written. The artifact is marked (`storage.marks`): the next run makes it again.
             StoreFullError: no space for the local copy.
         """
-        return self._backend.fetch(self.manifest, self.entry(name))
+        entry = self.entry(name)
+        note_read(self.kind, self.key, name, entry.bytes)
+        try:
+            return self._backend.fetch(self.manifest, entry)
+        except DamagedArtifactError as error:
+            marks.mark(self._backend, self.manifest, error.file, error.reason)
+            raise
 
     def directory(self) -> Path:
         """A local directory that holds all files under their names; raises as `path` does."""
@@ -93,26 +100,3 @@ class Artifact:
             return json.loads(self.path(name).read_bytes())
         except ValueError as error:
             raise DamagedArtifactError(f"{self.kind}/{self.key}", name, str(error)) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """Outcome of reading an artifact whole.
-
-    Attributes:
-        kind: Of the artifact, like key.
-        artifact: None where not even the manifest can be read.
-        problems: One line each, naming the file; empty when all is well.
-        newer: Whether a newer version wrote it: not damaged, only not to be read here.
-    """
-
-    kind: str
-    key: str
-    artifact: Artifact | None
-    problems: tuple[str, ...]
-    newer: bool = False
-
-    @property
-    def ok(self) -> bool:
-        """Whether every byte is as it was written."""
-        return not self.problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
@@ -9,6 +10,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from storage.manifest import FileEntry, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """A stored file: size in bytes, and when it was written, in seconds of the store's own clock.
+
+    The time is infinite, later than any other, where a file system does not tell it.
+    """
+
+    bytes: int
+    modified: float
 
 
 class Backend(Protocol):
@@ -30,11 +42,20 @@ class Backend(Protocol):
     ) -> Mapping[str, Mapping[str, int]]:
         """File sizes by key, then by name inside the artifact; all keys of the kind if None."""
 
+    def files(self, directory: str) -> Mapping[str, FileStat]:
+        """All files below a directory, by their path in it: one listing."""
+
     def read(self, paths: Sequence[str]) -> list[bytes | None]:
         """Small files, whole; None for one that does not exist."""
 
     def write(self, path: str, data: bytes) -> None:
         """Write a small file that appears whole."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a small file that appears whole, unless it is there already: False then."""
+
+    def names(self, directory: str) -> list[str]:
+        """Names right below a directory, in no order; none where there is no such directory."""
 
     def open(self, path: str) -> BinaryIO:
         """A file as a stream; FileNotFoundError where there is none."""
@@ -50,3 +71,9 @@ class Backend(Protocol):
 
     def remove(self, kind: str, key: str) -> None:
         """Remove an artifact; a half-done removal leaves nothing that looks like one."""
+
+    def discard(self, directory: str) -> None:
+        """Remove a directory of small files; nothing happens if there is none."""
+
+    def free_bytes(self) -> int | None:
+        """Bytes that can still be written; None where nobody knows."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from storage.errors import DamagedArtifactError
 from storage.manifest import Manifest
-from storage.names import MANIFEST
+from storage.names import MANIFEST, MARK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 def load_manifests(backend: Backend, names: Sequence[Name]) -> list[Manifest | None]:
     """Manifests of whole artifacts, in the order asked for: one listing per kind.
 
-    None where there is none, and, with a warning in the log, where one is damaged.
+    None where there is none, and, with a warning in the log, where one is damaged or marked so.
 
     Raises:
         StoreVersionError: a newer version wrote one of them.
@@ -33,6 +33,10 @@ def load_manifests(backend: Backend, names: Sequence[Name]) -> list[Manifest | N
     present = [
         (kind, key) for kind, key in dict.fromkeys(names) if MANIFEST in listings[kind].get(key, {})
     ]
+    for kind, key in present:
+        if MARK in listings[kind][key]:
+            _LOG.warning("%s/%s was found damaged; it has to be made again", kind, key)
+    present = [(kind, key) for kind, key in present if MARK not in listings[kind][key]]
     texts = backend.read([f"{kind}/{key}/{MANIFEST}" for kind, key in present])
     loaded: dict[Name, Manifest] = {}
     for (kind, key), text in zip(present, texts, strict=True):

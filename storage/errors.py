@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import errno
 
+from storage.urls import shown
+
 
 class StorageError(Exception):
     """Base of all errors of this package; also raised for unsafe names and unknown artifacts."""
+
+
+class NoStoreError(StorageError):
+    """There is no store where one is to be opened."""
 
 
 class DamagedArtifactError(StorageError):
@@ -31,6 +37,26 @@ class DamagedArtifactError(StorageError):
         return (
             f"{self.artifact}: {self.file}: {self.reason}. The artifact is damaged; "
             "run the pipeline again to have it recomputed."
+        )
+
+
+class StoreUnreachableError(StorageError):
+    """A store on a network did not do what was asked, and trying again did not help.
+
+    Attributes:
+        url: Of the store.
+        what: That was asked for.
+        reason: What the file system, or the server, says.
+    """
+
+    def __init__(self, url: str, what: str, reason: str) -> None:
+        super().__init__(shown(url), what, shown(reason))
+        self.url, self.what, self.reason = shown(url), what, shown(reason)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url}: {self.what} failed: {self.reason}. Check the network and the credentials "
+            "(docs/store.md), and run again: finished work is kept."
         )
 
 
@@ -60,9 +86,10 @@ class SourceError(StorageError):
     """
 
     def __init__(self, source: str, reason: str, row: int | None = None) -> None:
-        super().__init__(source, reason, row)
-        self.source = source
-        self.reason = reason
+        # URLs are shown without what may be secret in them.
+        super().__init__(shown(source), shown(reason), row)
+        self.source = shown(source)
+        self.reason = shown(reason)
         self.row = row
 
     def __str__(self) -> str:

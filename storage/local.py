@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
+from stat import S_ISLNK
 from typing import TYPE_CHECKING, BinaryIO
 
-from storage.errors import DamagedArtifactError, StorageError
+from storage.backend import FileStat
+from storage.checksums import check_file
+from storage.errors import StorageError, StoreFullError, is_out_of_space
 from storage.names import MANIFEST, is_key, is_kind
 from storage.scratch import sync, temporary_path
 
@@ -25,19 +29,20 @@ if TYPE_CHECKING:
 class LocalBackend:
     """See `storage.backend.Backend`. Symbolic links that leave the root are never followed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, make: bool = True) -> None:
         self._root = Path(os.path.realpath(root))
-        self._root.mkdir(parents=True, exist_ok=True)
+        if make:
+            self._root.mkdir(parents=True, exist_ok=True)
 
     @property
     def temporary(self) -> Path:
         """Inside the root, so that the last step is a rename on one file system."""
-        return self._root / ".tmp"
+        return self._inside(self._root / ".tmp")
 
     @property
     def workspaces(self) -> Path:
         """Beside the artifacts: checkpoints are large, and the store is where there is space."""
-        return self._root / ".work"
+        return self._inside(self._root / ".work")
 
     def kinds(self) -> list[str]:
         """Directories of the root with the name of a kind."""
@@ -47,43 +52,52 @@ class LocalBackend:
         self, kind: str, keys: Collection[str] | None = None
     ) -> Mapping[str, Mapping[str, int]]:
         """Looks only into the directories asked for."""
-        try:
-            present = {path.name for path in (self._root / kind).iterdir() if is_key(path.name)}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        wanted = present if keys is None else present.intersection(keys)
-        return {key: dict(self._files(self._root / kind / key)) for key in sorted(wanted)}
+        top = self._root / kind
+        if keys is None:
+            try:
+                keys = [path.name for path in top.iterdir() if is_key(path.name)]
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+        return {key: dict(self._files(top / key)) for key in sorted(keys) if (top / key).is_dir()}
 
     def read(self, paths: Sequence[str]) -> list[bytes | None]:
         """None also for a link that leaves the root."""
         return [self._read(path) for path in paths]
 
+    def files(self, directory: str) -> Mapping[str, FileStat]:
+        """Without what cannot be read, and links that leave the root."""
+        return dict(self._stats(self._root / directory))
+
     def write(self, path: str, data: bytes) -> None:
-        """By a temporary file beside it."""
-        target = self._root / path
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        """By a temporary file, renamed."""
+        with self._whole(path, data) as (whole, target):
+            whole.replace(target)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """By a link to a temporary file: of several writers one gets the name."""
+        with self._whole(path, data) as (whole, target):
+            try:
+                os.link(whole, target)
+            except FileExistsError:
+                return False
+            sync(target.parent)
+        return True
+
+    def names(self, directory: str) -> list[str]:
+        """Hidden files too."""
         try:
-            temporary.write_bytes(data)
-            sync(temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+            return [path.name for path in self._inside(self._root / directory).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def open(self, path: str) -> BinaryIO:
         """StorageError for a link that leaves the root."""
         return self._inside(self._root / path).open("rb")
 
     def fetch(self, manifest: Manifest, entry: FileEntry) -> Path:
-        """The file itself; its size is checked."""
-        artifact = f"{manifest.kind}/{manifest.key}"
+        """The file itself; its checksum is compared once per process."""
         path = self._root / manifest.kind / manifest.key / manifest.directory / entry.name
-        try:
-            size = self._inside(path).stat().st_size
-        except FileNotFoundError:
-            raise DamagedArtifactError(artifact, entry.name, "the file is missing") from None
-        if size != entry.bytes:
-            reason = f"it has {size:,} bytes instead of {entry.bytes:,}"
-            raise DamagedArtifactError(artifact, entry.name, reason)
+        check_file(self._inside(path), f"{manifest.kind}/{manifest.key}", entry)
         return path
 
     def located(self, manifest: Manifest) -> Manifest:
@@ -111,10 +125,41 @@ class LocalBackend:
 
     def remove(self, kind: str, key: str) -> None:
         """Rename out of the way, then delete: a kill in between leaves no half artifact."""
+        self._remove(self._root / kind / key, kind, key)
+
+    def discard(self, directory: str) -> None:
+        """As an artifact is removed."""
+        self._remove(self._root / directory, "files", _digest_of(directory))
+
+    def free_bytes(self) -> int | None:
+        """Of the disk, as far as this user may fill it."""
+        return shutil.disk_usage(self._root).free
+
+    @contextmanager
+    def _whole(self, path: str, data: bytes) -> Iterator[tuple[Path, Path]]:
+        """A small file that is written and synced, and the place where it belongs."""
+        target = self._root / path
+        # Named as an unfinished artifact is, so that what a kill leaves is swept as those are.
+        directory = temporary_path(self.temporary, "file", _digest_of(path))
+        try:
+            self._inside(target.parent).mkdir(parents=True, exist_ok=True)
+            directory.mkdir(parents=True)
+            whole = directory / target.name
+            whole.write_bytes(data)
+            sync(whole)
+            yield whole, target
+        except OSError as error:
+            if is_out_of_space(error):
+                raise StoreFullError(path, str(self._root), 0) from error
+            raise
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _remove(self, path: Path, kind: str, key: str) -> None:
         aside = temporary_path(self.temporary, kind, key)
         aside.parent.mkdir(exist_ok=True)
         try:
-            (self._inside(self._root / kind) / key).rename(aside)
+            (self._inside(path.parent) / path.name).rename(aside)
         except FileNotFoundError:
             return
         if aside.is_dir() and not aside.is_symlink():
@@ -123,14 +168,25 @@ class LocalBackend:
             aside.unlink()
 
     def _files(self, top: Path) -> Iterator[tuple[str, int]]:
-        for parent, _, names in os.walk(top):
+        for name, stat in self._stats(top):
+            yield name, stat.bytes
+
+    def _stats(self, top: Path) -> Iterator[tuple[str, FileStat]]:
+        try:
+            real = str(self._inside(top))
+        except StorageError:
+            return
+        # Links to directories below are not followed, so only a file can be one that leads away.
+        for parent, _, names in os.walk(real):
             for name in names:
-                path = Path(parent) / name
+                path = f"{parent}/{name}"
                 try:
-                    size = self._inside(path).stat().st_size
+                    stat = os.lstat(path)
+                    if S_ISLNK(stat.st_mode):
+                        stat = self._inside(Path(path)).stat()
                 except (OSError, StorageError):
                     continue  # what cannot be read, or may not be, is missing
-                yield path.relative_to(top).as_posix(), size
+                yield path[len(real) + 1 :], FileStat(stat.st_size, stat.st_mtime)
 
     def _read(self, path: str) -> bytes | None:
         try:
@@ -143,3 +199,7 @@ class LocalBackend:
         if not real.is_relative_to(self._root):
             raise StorageError(f"{path} is a link that leaves the store {self._root}")
         return real
+
+
+def _digest_of(path: str) -> str:
+    return sha256(path.encode()).hexdigest()[:32]

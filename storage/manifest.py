@@ -23,6 +23,7 @@ FORMAT = 1
 """Newest manifest format this version reads and the one it writes."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_CHECKSUM = "sha256"
 _T = TypeVar("_T")
 
 
@@ -56,6 +57,7 @@ class Recipe:
     config: Mapping[str, JSON]
     inputs: Mapping[str, tuple[Input, ...]] = field(default_factory=dict)
     content: str | None = None
+    _key: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_kind(self.kind)
@@ -70,6 +72,12 @@ class Recipe:
         Of the inputs only the content digests enter, so an input that was recomputed to the same
         bytes changes nothing downstream.
         """
+        # Asked for many times in a run over thousands of shards.
+        if not self._key:
+            self._key.append(self._digest()[:32])
+        return self._key[0]
+
+    def _digest(self) -> str:
         digests = {role: [i.digest for i in inputs] for role, inputs in self.inputs.items()}
         return sha256_json(
             {
@@ -80,7 +88,7 @@ class Recipe:
                 "content": self.content,
             },
             f"recipe of {self.kind}",
-        )[:32]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ class Manifest:
         created: ISO 8601, UTC.
         tool_version: Version of the software that wrote it.
         format: Format of the manifest itself.
+        work: What the making took beside time (rows/s, retries, waiting); for people, like
+            `statistics`.
         directory: Where the files lie below `<kind>/<key>/`. Empty on a local disk, where a
             directory appears whole; on an object store a name made of the content, so that two
             writers of one key cannot mix their files.
@@ -124,6 +134,7 @@ class Manifest:
     tool_version: str
     format: int = FORMAT
     directory: str = ""
+    work: Mapping[str, JSON] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -143,6 +154,7 @@ class Manifest:
     def to_json(self) -> str:
         """Indented JSON, for people too; `from_json` gives back an equal manifest."""
         fields = dataclasses.asdict(self)
+        fields[_CHECKSUM] = _checksum(fields)
         return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
@@ -155,8 +167,8 @@ class Manifest:
 
         Raises:
             StoreVersionError: it has a newer format.
-            DamagedArtifactError: it is not JSON, lacks a field, has one of a wrong type, or names
-                files outside the artifact's directory.
+            DamagedArtifactError: it is not JSON, lacks a field, has one of a wrong type, names
+                files outside the artifact's directory, or was altered.
         """
         try:
             fields = json.loads(text)
@@ -165,7 +177,9 @@ class Manifest:
             known = _take(fields, "format", int)
             if known > FORMAT:
                 raise StoreVersionError(f"the manifest of {artifact}", known, FORMAT)
-            return _manifest(fields)
+            manifest = _manifest(fields)
+            _check_whole(fields)
+            return manifest
         except StoreVersionError:
             raise
         except (ValueError, RecursionError, StorageError) as error:
@@ -175,6 +189,22 @@ class Manifest:
 def files_digest(files: tuple[FileEntry, ...]) -> str:
     """64 hexadecimal digits over the names and checksums of files, in order of their names."""
     return sha256_json(sorted([file.name, file.sha256] for file in files))
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    kept = {name: value for name, value in fields.items() if name != _CHECKSUM}
+    return sha256_json(kept, "manifest")
+
+
+def _check_whole(fields: Mapping[str, Any]) -> None:
+    if _CHECKSUM in fields:
+        if fields[_CHECKSUM] != _checksum(fields):
+            raise StorageError("it is not as it was written (checksum)")
+        return
+    # Manifests of earlier days have no checksum, nor any field of later ones.
+    unknown = fields.keys() - {field.name for field in dataclasses.fields(Manifest)}
+    if unknown:
+        raise StorageError(f"unknown field {min(unknown)!r}, and no checksum")
 
 
 def _manifest(fields: Mapping[str, Any]) -> Manifest:
@@ -196,6 +226,7 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
         tool_version=_take(fields, "tool_version", str),
         format=_take(fields, "format", int),
         directory=check_file_name(directory) if directory else "",
+        work=_object(fields, "work") if "work" in fields else {},
     )
 
 

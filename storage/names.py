@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 
 from storage.errors import StorageError
+from storage.urls import holds_credentials
 
 MANIFEST = "manifest.json"
+MARK = "damaged.json"
 _KIND = re.compile(r"[a-z][a-z_]*")
 _KEY = re.compile(r"[0-9a-f]{32}")
 _KEY_PREFIX = re.compile(r"[0-9a-f]{1,32}")
@@ -53,14 +55,24 @@ def check_key_prefix(prefix: str) -> str:
 def check_file_name(name: str) -> str:
     """The name itself, or StorageError when it could leave its artifact's directory.
 
-    Names are relative, parts joined by `/`. `manifest.json` belongs to the store.
+    Names are relative, parts joined by `/`. `manifest.json` and `damaged.json` are the store's.
     """
-    if name == MANIFEST:
-        raise StorageError(f"{MANIFEST} is written by the store; choose another file name")
+    if name in (MANIFEST, MARK):
+        raise StorageError(f"{name} is written by the store; choose another file name")
     reason = _reason_against(name)
     if reason:
         raise StorageError(f"{name!r} is no file name of an artifact: {reason}")
     return name
+
+
+def check_store_url(url: str) -> str:
+    """The URL of a store itself; StorageError, without the URL, when it holds credentials."""
+    if holds_credentials(url):
+        raise StorageError(
+            "the URL of the store holds a password or a token, which would get into logs: give "
+            "credentials by the environment (AWS_ACCESS_KEY_ID, ~/.aws, FSSPEC_...; docs/store.md)"
+        )
+    return url
 
 
 def _reason_against(name: str) -> str | None:

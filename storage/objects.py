@@ -8,35 +8,55 @@ and the first one wins. Readers get local copies from a cache.
 from __future__ import annotations
 
 import dataclasses
-import os
-import secrets
+import math
+import shutil
+from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import fsspec
 
-from storage.digests import sha256_file
-from storage.errors import DamagedArtifactError, StoreFullError, is_out_of_space
+from storage.backend import FileStat
+from storage.checksums import check_file, wrong_size
+from storage.errors import (
+    DamagedArtifactError,
+    StorageError,
+    StoreFullError,
+    StoreUnreachableError,
+    is_out_of_space,
+)
+from storage.local_copies import LocalCopies
 from storage.manifest import files_digest
-from storage.names import MANIFEST, is_key, is_kind
-from storage.scratch import cache_directory
+from storage.names import MANIFEST, MARK, is_key, is_kind
+from storage.retrying import again, is_of_network, may_pass
+from storage.scratch import cache_directory, make_temporary, size_of, sweep
+from storage.turns import turn
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from storage.manifest import FileEntry, Manifest
 
 
 class ObjectBackend:
-    """See `storage.backend.Backend`."""
+    """See `storage.backend.Backend`. What a network or a server gets wrong is tried again.
+
+    Raises:
+        StoreUnreachableError: from any method, when it did not help.
+    """
 
     def __init__(self, url: str, options: Mapping[str, object]) -> None:
         # Another process writes while this one lists: cached listings would be wrong.
         fs, root = fsspec.core.url_to_fs(url, **{"use_listings_cache": False, **options})
         self._fs: Any = fs
         self._root: str = root.rstrip("/")
+        self._url = url.rstrip("/")
         self._name = sha256(url.encode()).hexdigest()[:16]
+        self._copies = LocalCopies()
+        # Else s3fs asks for the size of every small file before it reads it.
+        self._reading = {"max_concurrency": 1} if "s3" in _protocols(fs) else {}
 
     @property
     def temporary(self) -> Path:
@@ -50,52 +70,90 @@ class ObjectBackend:
 
     def kinds(self) -> list[str]:
         """First parts of the names below the root that are kinds."""
-        try:
-            entries = self._fs.ls(self._root, detail=False)
-        except FileNotFoundError:
-            return []
-        names = {str(entry).rstrip("/").rpartition("/")[2] for entry in entries}
-        return sorted(name for name in names if is_kind(name))
+        return sorted(name for name in self.names("") if is_kind(name))
 
     def listing(
         self, kind: str, keys: Collection[str] | None = None
     ) -> Mapping[str, Mapping[str, int]]:
         """One listing, of one artifact if one key is asked for and else of the kind."""
-        top = self._path(kind)
-        start = f"{top}/{next(iter(keys))}" if keys is not None and len(keys) == 1 else top
+        one = next(iter(keys)) if keys is not None and len(keys) == 1 else None
+        sizes: dict[str, dict[str, int]] = {}
+        for path, stat in self.files(f"{kind}/{one}" if one else kind).items():
+            key, _, name = f"{one}/{path}".partition("/") if one else path.partition("/")
+            if name and is_key(key) and (keys is None or key in keys):
+                sizes.setdefault(key, {})[name] = stat.bytes
+        return sizes
+
+    def files(self, directory: str) -> Mapping[str, FileStat]:
+        """One listing."""
+        top = self._path(directory)
         try:
-            found = self._fs.find(start, detail=True)
+            found = self._ask("the listing", directory, self._fs.find, top, detail=True)
         except FileNotFoundError:
             return {}
-        sizes: dict[str, dict[str, int]] = {}
-        for path, info in found.items():
-            key, _, name = self._below(path, top).partition("/")
-            if name and is_key(key) and (keys is None or key in keys):
-                sizes.setdefault(key, {})[name] = int(info["size"])
-        return sizes
+        stats = {
+            self._below(path, top): FileStat(int(info["size"]), _modified(info))
+            for path, info in found.items()
+        }
+        # The directory itself, where somebody has made an object that stands for it.
+        stats.pop("", None)
+        return stats
 
     def read(self, paths: Sequence[str]) -> list[bytes | None]:
         """Concurrently, where the file system can."""
-        found = self._fs.cat_ranges(
-            [self._path(path) for path in paths], None, None, on_error="return"
-        )
-        return [_bytes_or_none(item) for item in found]
+        found = self._ask(
+            "the reading", "", self._fs.cat_ranges, [self._path(path) for path in paths],
+            None, None, on_error="return", **self._reading,
+        )  # fmt: skip
+        return [self._content(path, item) for path, item in zip(paths, found, strict=True)]
 
     def write(self, path: str, data: bytes) -> None:
         """One request, so the object appears whole."""
-        self._fs.pipe_file(self._path(path), data)
+        self._ask("the writing", path, self._fs.pipe_file, self._path(path), data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """One conditional request.
+
+        False, too, when a request was heard whose answer was lost: read what is there to know.
+        """
+        try:
+            self._ask(
+                "the writing", path, self._fs.pipe_file, self._path(path), data, mode="create"
+            )
+        except FileExistsError:
+            return False
+        except StorageError:
+            # Not every server says the same of a name that is taken.
+            if self._fs.exists(self._path(path)):
+                return False
+            raise
+        return True
+
+    def names(self, directory: str) -> list[str]:
+        """One listing."""
+        try:
+            entries = self._ask(
+                "the listing", directory, self._fs.ls, self._path(directory), detail=False
+            )
+        except FileNotFoundError:
+            return []
+        return [str(entry).rstrip("/").rpartition("/")[2] for entry in entries]
 
     def open(self, path: str) -> BinaryIO:
         """Read ahead in blocks."""
-        return cast("BinaryIO", self._fs.open(self._path(path), "rb"))
+        opened = self._ask("the opening", path, self._fs.open, self._path(path), "rb")
+        return cast("BinaryIO", opened)
 
     def fetch(self, manifest: Manifest, entry: FileEntry) -> Path:
-        """A copy in the local cache, its checksum verified when it is downloaded."""
+        """A copy in the local cache, its checksum compared once per process."""
         # Named by the content too: a recomputed artifact must not find old copies.
         name = f"{manifest.key}-{files_digest(manifest.files)[:16]}"
-        path = cache_directory() / "artifacts" / manifest.kind / name / entry.name
-        if not (path.is_file() and path.stat().st_size == entry.bytes):
-            self._download(manifest, entry, path)
+        path = self._copies.path(manifest.kind, name, entry.name)
+        if not self._copies.has(path, entry):
+            waiting = sha256(str(path).encode()).hexdigest()[:32]
+            with turn(self.temporary / f"{manifest.kind}-{waiting}.lock"):
+                if not self._copies.has(path, entry):
+                    self._download(manifest, entry, path)
         return path
 
     def located(self, manifest: Manifest) -> Manifest:
@@ -103,56 +161,137 @@ class ObjectBackend:
         return dataclasses.replace(manifest, directory=files_digest(manifest.files)[:16])
 
     def publish(self, directory: Path, manifest: Manifest) -> bool:
-        """Put the files, then create the manifest unless there is one."""
-        top = self._path(f"{manifest.kind}/{manifest.key}")
-        for entry in manifest.files:
-            remote = f"{top}/{manifest.directory}/{entry.name}"
-            self._fs.put_file(str(directory / entry.name), remote)
-        try:
-            data = manifest.to_json().encode()
-            self._fs.pipe_file(f"{top}/{MANIFEST}", data, mode="create")
-        except FileExistsError:
-            return False
-        return True
+        """Put the files, see that all have arrived, then create the manifest if there is none."""
+        name = f"{manifest.kind}/{manifest.key}"
+        self._upload(directory, manifest, manifest.files)
+        there = self.files(name)
+        if wrong := _wrong_files(manifest, there):
+            self._upload(directory, manifest, wrong)
+            there = self.files(name)
+        for entry in _wrong_files(manifest, there)[:1]:
+            stat = there.get(f"{manifest.directory}/{entry.name}")
+            reason = wrong_size(stat.bytes, entry) if stat else "it is not there"
+            raise StoreUnreachableError(
+                self._url, f"the upload of {name}/{entry.name}", f"{reason}; nothing was published"
+            )
+        if MARK in there and MANIFEST not in there:
+            self.discard(f"{name}/{MARK}")  # of one that was half removed
+        return self.create(f"{name}/{MANIFEST}", manifest.to_json().encode())
 
     def remove(self, kind: str, key: str) -> None:
         """The manifest first: without it, what is left is no artifact."""
-        top = self._path(f"{kind}/{key}")
-        found = self._fs.find(top)
-        for path in sorted(found, key=lambda path: self._below(path, top) != MANIFEST):
-            self._fs.rm_file(path)
+        name = f"{kind}/{key}"
+        for path in sorted(self.files(name), key=lambda path: path != MANIFEST):
+            self.discard(f"{name}/{path}")
+
+    def discard(self, path: str) -> None:
+        """File by file."""
+        found = self._ask("the listing", path, self._fs.find, self._path(path))
+        for each in found:
+            try:
+                self._ask("the removal", path, self._fs.rm_file, each)
+            except FileNotFoundError:
+                continue  # somebody else was faster
+
+    def free_bytes(self) -> int | None:
+        """Object stores do not fill up."""
+        return None
+
+    def _upload(self, directory: Path, manifest: Manifest, files: Sequence[FileEntry]) -> None:
+        for entry in files:
+            name = f"{manifest.kind}/{manifest.key}/{manifest.directory}/{entry.name}"
+            local = str(directory / entry.name)
+            self._ask("the upload", name, self._fs.put_file, local, self._path(name))
 
     def _download(self, manifest: Manifest, entry: FileEntry, path: Path) -> None:
         artifact = f"{manifest.kind}/{manifest.key}"
-        remote = self._path("/".join(filter(None, (artifact, manifest.directory, entry.name))))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        remote = "/".join(filter(None, (artifact, manifest.directory, entry.name)))
+        self._copies.make_room(entry.bytes)
+        sweep(self.temporary, manifest.kind, manifest.key)
+        directory = make_temporary(self.temporary, manifest.kind, manifest.key)
         try:
-            self._fs.get_file(remote, str(temporary))
-            if sha256_file(temporary) != entry.sha256:
-                reason = "its bytes are not those that were written (checksum)"
-                raise DamagedArtifactError(artifact, entry.name, reason)
-            temporary.replace(path)
+            self._get_whole(remote, directory / "copy", artifact, entry)
+            self._copies.take(directory / "copy", path)
         except FileNotFoundError as error:
             raise DamagedArtifactError(artifact, entry.name, "the file is missing") from error
-        except OSError as error:
+        except Exception as error:
             if is_out_of_space(error):
-                written = temporary.stat().st_size if temporary.exists() else 0
+                written = size_of(directory)
                 raise StoreFullError(artifact, str(path.parent), written) from error
             raise
         finally:
-            temporary.unlink(missing_ok=True)
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _get_whole(self, remote: str, local: Path, artifact: str, entry: FileEntry) -> None:
+        for last in (False, True):
+            self._ask("the download", remote, self._fs.get_file, self._path(remote), str(local))
+            try:
+                check_file(local, artifact, entry)
+            except DamagedArtifactError:
+                # Once more before it is believed: what came may not be what is there.
+                if last:
+                    raise
+            else:
+                return
+
+    def _content(self, path: str, item: object) -> bytes | None:
+        if isinstance(item, Exception) and may_pass(item):
+            cat = partial(self._fs.cat_file, self._path(path), **self._reading)
+            try:
+                item = self._ask("the reading", path, cat)
+            except FileNotFoundError:
+                return None
+        if isinstance(item, FileNotFoundError):
+            return None
+        if isinstance(item, BaseException):
+            raise self._unreachable("the reading", path, item) from item
+        return bytes(cast("bytes", item))
+
+    def _ask(
+        self, what: str, path: str, request: Callable[..., Any], *args: object, **options: object
+    ) -> Any:  # noqa: ANN401 (what fsspec answers)
+        try:
+            return again(f"{what} of {path}", lambda: request(*args, **options))
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except Exception as error:
+            if is_out_of_space(error) or not is_of_network(error):
+                raise
+            raise self._unreachable(what, path, error) from error
+
+    def _unreachable(self, what: str, path: str, error: BaseException) -> StoreUnreachableError:
+        reason = str(error) or type(error).__name__
+        return StoreUnreachableError(self._url, f"{what} of {path or 'its files'}", reason)
 
     def _path(self, path: str) -> str:
-        return f"{self._root}/{path}"
+        return f"{self._root}/{path}".rstrip("/")
 
     def _below(self, path: str, top: str) -> str:
         return path.lstrip("/").removeprefix(top.lstrip("/")).lstrip("/")
 
 
-def _bytes_or_none(item: object) -> bytes | None:
-    if isinstance(item, FileNotFoundError):
-        return None
-    if isinstance(item, BaseException):
-        raise item
-    return bytes(cast("bytes", item))
+def _protocols(fs: Any) -> tuple[str, ...]:  # noqa: ANN401 (fsspec has no types)
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _wrong_files(manifest: Manifest, there: Mapping[str, FileStat]) -> list[FileEntry]:
+    """Files of a manifest that are not there, or have another size."""
+    wrong = []
+    for entry in manifest.files:
+        stat = there.get(f"{manifest.directory}/{entry.name}")
+        if stat is None or stat.bytes != entry.bytes:
+            wrong.append(entry)
+    return wrong
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    """When a file was written, by the server's clock; file systems name it differently."""
+    for name in ("LastModified", "updated", "last_modified", "mtime", "modified", "created"):
+        value = info.get(name)
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    return math.inf

@@ -39,17 +39,33 @@ def make_temporary(parent: Path, kind: str, key: str) -> Path:
 
 def temporary_path(parent: Path, kind: str, key: str) -> Path:
     """A path that is not yet taken, with a name that `sweep` understands."""
-    return parent / f"{kind}-{key}-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return parent / f"{kind}-{own_name(key)}"
+
+
+def own_name(key: str) -> str:
+    """A name for something of this process alone: 32 hexadecimal digits, and who made it."""
+    return f"{key}-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def is_of_dead_process(name: str) -> bool:
+    """Whether a name made by `temporary_path` is of a process of this host that has ended.
+
+    Processes of other hosts cannot be asked whether they live.
+    """
+    match = _NAME.fullmatch(name)
+    return match is not None and match["host"] == _host() and not _is_alive(int(match["pid"]))
+
+
+def is_of_this_host(name: str) -> bool:
+    """Whether a name made by `temporary_path` is of this host, so that its process can be asked."""
+    match = _NAME.fullmatch(name)
+    return match is not None and match["host"] == _host()
 
 
 def sweep(parent: Path, kind: str, key: str) -> None:
-    """Remove what dead processes of this host left of earlier tries at `kind/key`.
-
-    Processes of other hosts cannot be asked whether they live; theirs stay.
-    """
+    """Remove what dead processes of this host left of earlier tries at `kind/key`."""
     for path in parent.glob(f"{kind}-{key}-*"):
-        match = _NAME.fullmatch(path.name)
-        if match and match["host"] == _host() and not _is_alive(int(match["pid"])):
+        if is_of_dead_process(path.name):
             _LOG.info("removing %s, left behind by a killed process", path)
             shutil.rmtree(path, ignore_errors=True)
 
@@ -76,7 +92,12 @@ def size_of(directory: Path) -> int:
 
 
 def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:64] or "host"
+    """Where process numbers mean the same: two containers may well have one host name."""
+    name = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:64] or "host"
+    try:
+        return f"{name}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return name
 
 
 def _is_alive(pid: int) -> bool:

@@ -17,6 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from storage.errors import SourceError
+from storage.urls import holds_credentials, safe_cause, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +35,8 @@ class Source:
 
     Attributes:
         url: Absolute path, or URL.
-        name: As people know it: relative to the base where it lies below it.
+        name: As people know it: relative to the base where it lies below it, and without the
+            query of a URL, which may be a signature.
         bytes: Size as stored (compressed), or None where the server does not say.
         fingerprint: Of size and time, or of the server's tag. Decides only whether the file is
             read again, never what an artifact is.
@@ -96,7 +98,7 @@ def expand_sources(
             raise
         except Exception as error:  # every kind of file system has errors of its own
             reason = f"cannot be reached ({type(error).__name__}: {error})"
-            raise SourceError(pattern, reason) from error
+            raise SourceError(pattern, reason) from safe_cause(error)
         for each, info in files.items():
             source = _describe(fs, each, info, base)
             found.setdefault(source.url, source)
@@ -107,8 +109,14 @@ def open_file_system(url: str, storage_options: Mapping[str, object] | None) -> 
     """The fsspec file system of a path or URL, and the path in it.
 
     Raises:
-        SourceError: unknown protocol, or the package for it is not installed.
+        SourceError: unknown protocol, the package for it is not installed, or the URL holds
+            credentials.
     """
+    if holds_credentials(url):
+        raise SourceError(
+            url.partition("://")[0] + "://...", "the URL holds a password or a token, which would "
+            "get into logs: give credentials by the environment (docs/store.md)",
+        )  # fmt: skip
     options = dict(storage_options or {}) if "://" in url else {}
     try:
         fs, path = fsspec.core.url_to_fs(url, **options)
@@ -143,7 +151,9 @@ def _files(fs: Any, path: str, pattern: str) -> dict[str, Any]:  # noqa: ANN401 
     known = [each for each in files if _has_known_suffix(each)]
     if len(known) < len(files):
         others = sorted(set(files) - set(known))
-        _LOG.info("%s: passed over %d other files, %s first", pattern, len(others), others[0])
+        _LOG.info(
+            "%s: passed over %d other files, %s first", shown(pattern), len(others), others[0]
+        )
     if not known:
         raise SourceError(pattern, _explain_nothing(fs, path, bool(files)))
     return {each: found[each] for each in known}
@@ -174,7 +184,7 @@ def _describe(fs: Any, path: str, info: Any, base: str | None) -> Source:  # noq
 
 def _name(url: str, base: str | None) -> str:
     start = _absolute(".", base).removesuffix("/.").rstrip("/")
-    return url.removeprefix(f"{start}/")
+    return shown(url.removeprefix(f"{start}/"))
 
 
 def _explain_nothing(fs: Any, path: str, has_others: bool) -> str:  # noqa: ANN401

@@ -9,7 +9,6 @@ The store alone decides what is already there; nobody else keeps records of fini
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -20,28 +19,46 @@ from typing import TYPE_CHECKING
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from storage import lineage
-from storage.artifact import Artifact, Verification
+from storage import garbage, lineage, marks, records, turns, verification
+from storage.artifact import Artifact
 from storage.catalogue import check_sizes, load_manifests, parse_manifest
 from storage.errors import (
-    DamagedArtifactError,
+    NoStoreError,
     StorageError,
     StoreFullError,
     StoreVersionError,
     is_out_of_space,
 )
+from storage.garbage import DAY
+from storage.leases import hold
 from storage.local import LocalBackend
-from storage.names import MANIFEST, check_key, check_key_prefix, check_kind, is_key
+from storage.names import (
+    MANIFEST,
+    MARK,
+    check_key,
+    check_key_prefix,
+    check_kind,
+    check_store_url,
+    is_key,
+)
 from storage.objects import ObjectBackend
 from storage.scratch import make_temporary, size_of, sweep
+from storage.strays import lock_of
+from storage.urls import shown
 from storage.writer import ArtifactWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from storage.backend import Backend
+    from storage.digests import JSON
+    from storage.garbage import Collection, Rules
+    from storage.leases import Lease
     from storage.lineage import LineageNode, Name
-    from storage.manifest import FileEntry, Manifest, Recipe
+    from storage.manifest import Manifest, Recipe
+    from storage.records import Record
+    from storage.verification import Verification
 
 FORMAT = 1
 """Newest store format this version reads and the one it writes."""
@@ -49,7 +66,6 @@ FORMAT = 1
 _LOG = logging.getLogger(__name__)
 _STORE_FILE = "store.json"
 _PUBLISH_TRIES = 5
-_BLOCK = 1 << 20
 _SHOWN = 10
 
 
@@ -59,24 +75,31 @@ class ArtifactStore:
     A store can be pickled; it is opened anew where it arrives. Threads may share it.
 
     Args:
-        url: A path, or any URL fsspec knows (`s3://bucket/runs`). Made if it does not exist.
+        url: A path, or any URL fsspec knows (`s3://bucket/runs`).
+        make: Whether to make a store where there is none.
         storage_options: What fsspec needs to open the URL (keys, endpoint).
 
     Raises:
         StoreVersionError: a newer version wrote the store.
-        StorageError: `store.json` is unreadable, or the place cannot be reached.
+        NoStoreError: there is none, and none is to be made.
+        StorageError: `store.json` is unreadable, the place cannot be reached, or the URL holds
+            credentials.
     """
 
     def __init__(
-        self, url: str | Path, *, storage_options: Mapping[str, object] | None = None
+        self,
+        url: str | Path,
+        *,
+        make: bool = True,
+        storage_options: Mapping[str, object] | None = None,
     ) -> None:
-        self.url = str(url)
+        self.url = check_store_url(str(url))
         self._options = dict(storage_options or {})
-        self._backend = _open_backend(self.url, self._options)
-        self._check_format()
+        self._backend = _open_backend(self.url, self._options, make=make)
+        self._check_format(make=make)
 
     def __repr__(self) -> str:
-        return f"ArtifactStore({self.url!r})"
+        return f"ArtifactStore({shown(self.url)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (self.url, self._options)
@@ -85,7 +108,7 @@ class ArtifactStore:
         """The artifact of a recipe, or None if it has to be made.
 
         Also None, with a warning in the log that names it, when a file has not the size it should
-        have. Checksums are the business of `verify`.
+        have, or was found damaged when it was read. Checksums are the business of `verify`.
 
         Raises:
             StoreVersionError: a newer version wrote its manifest.
@@ -132,6 +155,27 @@ class ArtifactStore:
                 shutil.rmtree(directory, ignore_errors=True)
         shutil.rmtree(self._workspace(recipe), ignore_errors=True)
 
+    def turn(self, recipe: Recipe) -> AbstractContextManager[float]:
+        """Be the only thread of this machine's processes that makes an artifact, during the block.
+
+        Yields the seconds waited. Two runs never share a workspace, and the second one finds what
+        the first one has made: look again whether it is there. A killed process holds up nobody.
+        """
+        workspace = self._workspace(recipe)
+        return turns.turn(lock_of(workspace))
+
+    def lease(self, run: str) -> AbstractContextManager[Lease]:
+        """Claim artifacts for a run during the block, so that no garbage collection takes them.
+
+        See `storage.leases`. When the block raises, or the process is killed, the claim stays for a
+        while: the next run of that name wants to find what this one has made.
+        """
+        return hold(self._backend, run)
+
+    def free_bytes(self) -> int | None:
+        """Bytes that can still be written; None where nobody knows (object stores)."""
+        return self._backend.free_bytes()
+
     def workspace(self, recipe: Recipe) -> Path:
         """A local directory for checkpoints of long work; empty at first, it survives a kill.
 
@@ -139,7 +183,13 @@ class ArtifactStore:
         """
         path = self._workspace(recipe)
         path.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            raise StorageError(f"{path} is a link that leaves the store; remove it")
         return path
+
+    def kinds(self) -> list[str]:
+        """Kinds of artifacts that there are, or were, in the store; sorted."""
+        return self._backend.kinds()
 
     def artifacts(self, kind: str | None = None) -> list[Manifest]:
         """Manifests of all artifacts, by kind and then by time; damaged ones only in the log."""
@@ -155,7 +205,7 @@ class ArtifactStore:
 
         Raises:
             StorageError: none or several do; the message lists candidates.
-            DamagedArtifactError: its manifest or the size of a file is wrong.
+            DamagedArtifactError: its manifest or the size of a file is wrong, or it is marked.
         """
         check_kind(kind)
         check_key_prefix(key_prefix)
@@ -170,55 +220,90 @@ class ArtifactStore:
         if len(matching) != 1:
             raise StorageError(_explain_prefix(kind, key_prefix, keys, matching, self._kinds(None)))
         (key,) = matching
+        if MARK in listing[key]:
+            raise marks.marked(self._backend, kind, key)
         manifest = parse_manifest(kind, key, self._manifest_text(kind, key))
         check_sizes(manifest, listing[key])
         return Artifact(manifest, self._backend)
 
+    def get_all(self, names: Sequence[Name]) -> list[Artifact]:
+        """`get` for many artifacts, by kind and whole key, with one listing per kind."""
+        checked = [(check_kind(kind), check_key(key)) for kind, key in names]
+        found = self._load(checked)
+        return [
+            self.get(*name) if manifest is None else Artifact(manifest, self._backend)
+            for name, manifest in zip(checked, found, strict=True)
+        ]
+
     def verify(
         self, kind: str | None = None, key_prefix: str | None = None
     ) -> Iterator[Verification]:
-        """Read every file of the artifacts chosen and compare checksums; changes nothing.
+        """Read every file of the artifacts chosen and compare checksums.
 
-        A damaged artifact whose sizes are right is still found by `find`: `remove` it to have it
-        recomputed.
+        A damaged one is marked, so that it counts as missing and the next run makes it again; a
+        mark on one that is whole is taken away.
         """
         if key_prefix is not None:
             check_key_prefix(key_prefix)
         for each in self._kinds(kind):
             for key, files in sorted(self._backend.listing(each).items()):
                 if MANIFEST in files and key.startswith(key_prefix or ""):
-                    yield self._verify(each, key)
+                    yield verification.verify(self._backend, each, key)
 
     def lineage(self, artifact: Artifact) -> LineageNode:
         """What an artifact was made from, back to the sources."""
         known = lineage.trace([artifact.manifest], self._load)
         return lineage.tree(artifact.manifest, known)
 
-    def unreachable(self, keep: Iterable[Artifact]) -> list[Manifest]:
-        """Manifests of all artifacts that the kept ones were not made from: what gc may remove."""
-        known = lineage.trace([artifact.manifest for artifact in keep], self._load)
-        return [m for m in self.artifacts() if (m.kind, m.key) not in known]
+    def collect(
+        self,
+        rules: Rules,
+        *,
+        delete: bool,
+        older_than: float = DAY,
+        unfinished: float = 14 * DAY,
+    ) -> Collection:
+        """Find, and remove where asked, what nobody needs; see `storage.garbage.collect`."""
+        return garbage.collect(
+            self._backend, rules, delete=delete, older_than=older_than, unfinished=unfinished
+        )
 
     def remove(self, kind: str, key: str) -> None:
         """Remove an artifact; nothing happens if there is none."""
         self._backend.remove(check_kind(kind), check_key(key))
 
-    def _check_format(self) -> None:
+    def record_names(self) -> list[str]:
+        """Names of all sequences of records (`storage.records`), sorted."""
+        return records.record_names(self._backend)
+
+    def records(self, name: str) -> list[Record]:
+        """All records of a sequence, in order; raises as `storage.records.read_records`."""
+        return records.read_records(self._backend, name)
+
+    def add_record(self, name: str, content: Mapping[str, JSON], *, after: int) -> Record | None:
+        """Add the record after number `after`; None if somebody was faster."""
+        return records.add_record(self._backend, name, content, after=after)
+
+    def _check_format(self, *, make: bool) -> None:
         try:
             (text,) = self._backend.read([_STORE_FILE])
+            if text is None and not make:
+                raise NoStoreError(f"there is no store at {shown(self.url)}")
             if text is None:
                 self._backend.write(_STORE_FILE, json.dumps({"format": FORMAT}).encode() + b"\n")
                 return
         except OSError as error:
-            raise StorageError(f"the store {self.url} cannot be opened: {error}") from error
+            reason = shown(str(error))
+            raise StorageError(f"the store {shown(self.url)} cannot be opened: {reason}") from error
+        place = f"{shown(self.url)}/{_STORE_FILE}"
         try:
             found = json.loads(text)["format"]
         except (ValueError, TypeError, KeyError) as error:
-            raise StorageError(f"{self.url}/{_STORE_FILE} is no store description") from error
+            raise StorageError(f"{place} is no store description") from error
         if not isinstance(found, int):
-            raise StorageError(f"{self.url}/{_STORE_FILE}: the format {found!r} is no number")
+            raise StorageError(f"{place}: the format {found!r} is no number")
         if found > FORMAT:
-            raise StoreVersionError(f"the store {self.url}", found, FORMAT)
+            raise StoreVersionError(f"the store {shown(self.url)}", found, FORMAT)
 
     def _kinds(self, kind: str | None) -> list[str]:
         return self._backend.kinds() if kind is None else [check_kind(kind)]
@@ -246,45 +331,14 @@ class ArtifactStore:
     def _manifest_text(self, kind: str, key: str) -> bytes | None:
         return self._backend.read([f"{kind}/{key}/{MANIFEST}"])[0]
 
-    def _verify(self, kind: str, key: str) -> Verification:
-        try:
-            manifest = parse_manifest(kind, key, self._manifest_text(kind, key))
-        except StoreVersionError as error:
-            return Verification(kind, key, None, (str(error),), newer=True)
-        except DamagedArtifactError as error:
-            return Verification(kind, key, None, (str(error),))
-        problems = [p for p in (self._problem(manifest, file) for file in manifest.files) if p]
-        if manifest.recipe.key != key:
-            problems.append(f"{MANIFEST}: its recipe does not give this key; it was altered")
-        return Verification(kind, key, Artifact(manifest, self._backend), tuple(problems))
 
-    def _problem(self, manifest: Manifest, file: FileEntry) -> str | None:
-        parts = (manifest.kind, manifest.key, manifest.directory, file.name)
-        digest = hashlib.sha256()
-        size = 0
-        try:
-            with self._backend.open("/".join(filter(None, parts))) as stream:
-                while block := stream.read(_BLOCK):
-                    digest.update(block)
-                    size += len(block)
-        except FileNotFoundError:
-            return f"{file.name}: the file is missing"
-        except StorageError as error:
-            return f"{file.name}: {error}"
-        if size != file.bytes:
-            return f"{file.name}: it has {size:,} bytes instead of {file.bytes:,}"
-        if digest.hexdigest() != file.sha256:
-            return f"{file.name}: its bytes are not those that were written (checksum)"
-        return None
-
-
-def _open_backend(url: str, options: Mapping[str, object]) -> Backend:
+def _open_backend(url: str, options: Mapping[str, object], *, make: bool) -> Backend:
     try:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
-        raise StorageError(f"the store {url} cannot be opened: {error}") from error
+        raise StorageError(f"the store {shown(url)} cannot be opened: {error}") from error
     if isinstance(fs, LocalFileSystem):
-        return LocalBackend(Path(path))
+        return LocalBackend(Path(path), make=make)
     return ObjectBackend(url, options)
 
 

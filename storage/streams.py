@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from storage.errors import SourceError
 from storage.sources import Compression, Source, open_file_system
+from storage.urls import safe_cause, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,7 +40,9 @@ class Piece:
 
 def as_source(source: Source | str | Path) -> Source:
     """A source from a path or URL given by hand; one that is a source already stays as it is."""
-    return source if isinstance(source, Source) else Source(str(source), str(source), None, "")
+    return (
+        source if isinstance(source, Source) else Source(str(source), shown(str(source)), None, "")
+    )
 
 
 @contextmanager
@@ -52,17 +55,32 @@ def open_bytes(
         SourceError: the file is missing or may not be read.
     """
     fs, path = open_file_system(source.url, storage_options)
+    with _without_secrets(source):
+        try:
+            file = fs.open(path, "rb")
+        except FileNotFoundError as error:
+            raise SourceError(source.name, "the file does not exist") from safe_cause(error)
+        except (PermissionError, IsADirectoryError) as error:
+            reason = f"the file cannot be read: {error.strerror}"
+            raise SourceError(source.name, reason) from safe_cause(error)
+        with file:
+            if compression is None:
+                yield file
+            else:
+                yield pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression)
+
+
+@contextmanager
+def _without_secrets(source: Source) -> Iterator[None]:
+    """Errors that quote a URL whose query may be a signature become ones that do not."""
     try:
-        file = fs.open(path, "rb")
-    except FileNotFoundError as error:
-        raise SourceError(source.name, "the file does not exist") from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise SourceError(source.name, f"the file cannot be read: {error.strerror}") from error
-    with file:
-        if compression is None:
-            yield file
-        else:
-            yield pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression)
+        yield
+    except Exception as error:
+        cause = safe_cause(error)
+        if cause is error:
+            raise
+        reason = f"it cannot be read ({type(error).__name__}: {error})"
+        raise SourceError(source.name, reason) from cause
 
 
 def blocks(file: Any, name: str) -> Iterator[bytes]:  # noqa: ANN401 (any binary file)

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from storage.digests import JSON, normalise_statistics, sha256_file
+from storage.checksums import checksum
+from storage.digests import JSON, normalise_statistics
 from storage.errors import StorageError
 from storage.manifest import FileEntry, Manifest, Recipe
 from storage.names import check_file_name
@@ -28,11 +29,13 @@ class ArtifactWriter:
         directory: Local directory; every file left below it becomes a file of the artifact.
         statistics: Figures for the manifest; fill it before the with-block ends. NumPy scalars
             become numbers, NaN and infinity become null.
+        work: What the making took, for the manifest; as `statistics`.
     """
 
     def __init__(self, recipe: Recipe, directory: Path) -> None:
         self.directory = directory
         self.statistics: dict[str, JSON] = {}
+        self.work: dict[str, JSON] = {}
         self._recipe = recipe
         self._rows: dict[str, int] = {}
         self._started = time.monotonic()
@@ -103,6 +106,7 @@ class ArtifactWriter:
             seconds=round(time.monotonic() - self._started, 3),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             tool_version=tool_version,
+            work=cast("dict[str, JSON]", normalise_statistics(self.work, "work")),
         )
 
     def _names(self) -> list[str]:
@@ -118,4 +122,4 @@ class ArtifactWriter:
 
     def _entry(self, name: str) -> FileEntry:
         path = self.directory / name
-        return FileEntry(name, path.stat().st_size, sha256_file(path), self._rows.get(name))
+        return FileEntry(name, path.stat().st_size, checksum(path), self._rows.get(name))

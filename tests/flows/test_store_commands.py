@@ -1,4 +1,4 @@
-"""``store ls | show | verify | lineage`` over a store that holds a whole run."""
+"""``store ls | show | verify | lineage | gc`` over a store that holds a whole run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.tiny_task import run_config
 
 from flows.cli import main
+from flows.config import parse_config
+from flows.current import promote
 from flows.delivery import RunResult
-from storage import ArtifactStore
+from flows.inline import run_inline
+from storage import ArtifactStore, Recipe
 
 Captured = pytest.CaptureFixture[str]
 
@@ -76,24 +80,99 @@ def test_verify_of_a_sound_store_says_how_much_was_read(tiny_store: Path, capsys
     assert capsys.readouterr().out == "33 artifacts read, 0 damaged\n"
 
 
-def test_verify_names_what_is_damaged_and_leaves_it(own_store: Path, capsys: Captured):
+def test_verify_names_what_is_damaged_and_has_the_next_run_make_it_again(
+    own_store: Path, tiny_data: Path, capsys: Captured
+):
     key = damage(own_store, "logits", "logits.parquet")
     assert main(["store", "verify", "--store", str(own_store)]) == 1
     said = capsys.readouterr().out
     assert f"logits/{key}: logits.parquet: " in said
-    assert "33 artifacts read, 1 damaged (see store verify --remove)" in said
-    assert (own_store / "logits" / key).is_dir()
+    assert "33 artifacts read, 1 damaged (the next run makes them again)" in said
+    result = run_inline(parse_config(run_config(tiny_data, own_store)))
+    assert result.computed() == 1
+    assert main(["store", "verify", "--store", str(own_store)]) == 0
 
 
-def test_verify_removes_what_is_damaged_when_asked_so_that_the_next_run_makes_it(
-    own_store: Path, capsys: Captured
+def gc(store: Path, *options: str) -> list[str]:
+    return ["store", "gc", "--store", str(store), *options]
+
+
+def test_gc_of_a_whole_run_finds_nothing_and_says_why(own_store: Path, capsys: Captured):
+    assert main(gc(own_store, "--older-than", "0")) == 0
+    said = capsys.readouterr().out
+    assert "nothing to remove" in said
+    assert "the run tiny of 20" in said
+    assert ArtifactStore(own_store).artifacts("corpus_shard")
+
+
+def test_gc_frees_what_no_run_needs_only_when_asked(own_store: Path, capsys: Captured):
+    store = ArtifactStore(own_store)
+    with store.create(Recipe("features", 1, {"of": "nothing"})) as writer:
+        writer.path("data").write_bytes(b"x" * 5000)
+    assert main(gc(own_store)) == 0
+    assert "nothing to remove" in capsys.readouterr().out
+    assert main(gc(own_store, "--older-than", "0h")) == 0
+    said = capsys.readouterr().out
+    assert "features artifact" in said
+    assert "nothing was removed: --delete frees 5." in said
+    assert main(gc(own_store, "--older-than", "0", "--delete")) == 0
+    assert "kB freed" in capsys.readouterr().out
+    assert len(store.artifacts()) == 33
+    assert all(found.ok for found in store.verify())
+
+
+def test_gc_keeps_the_last_runs_of_each_name(
+    own_store: Path, tiny_data: Path, tiny_run: RunResult, capsys: Captured
 ):
-    key = damage(own_store, "logits", "logits.parquet")
-    arguments = ["store", "verify", "logits", "--store", str(own_store)]
-    assert main([*arguments, "--remove"]) == 1
-    assert "6 artifacts read, 1 damaged (removed; the next run" in capsys.readouterr().out
-    assert not (own_store / "logits" / key).exists()
-    assert main(arguments) == 0
+    run_inline(parse_config(run_config(tiny_data, own_store, evaluation={"examples": 2})))
+    assert len(ArtifactStore(own_store).artifacts("report")) == 2
+    assert main(gc(own_store, "--older-than", "0", "--keep-runs", "1", "--delete")) == 0
+    (left,) = ArtifactStore(own_store).artifacts("report")
+    assert left.key != tiny_run.artifacts["report"][0].key
+    result = run_inline(parse_config(run_config(tiny_data, own_store, evaluation={"examples": 2})))
+    assert result.computed() == 0
+
+
+def test_gc_keeps_the_current_model_whatever_its_age(
+    own_store: Path, tiny_data: Path, tiny_run: RunResult, capsys: Captured
+):
+    store, first = ArtifactStore(own_store), tiny_run.artifacts["report"][0].key
+    promote(store, "tiny", report=first)
+    config = parse_config(run_config(tiny_data, own_store, evaluation={"examples": 2}))
+    run_inline(config)
+    assert main(gc(own_store, "--older-than", "0", "--keep-runs", "1", "--delete")) == 0
+    said = capsys.readouterr().out
+    assert "the current model of tiny" in said
+    assert {m.key for m in store.artifacts("report")} >= {first}
+    assert run_inline(parse_config(run_config(tiny_data, own_store))).computed() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--older-than", "soon"], "--older-than 'soon' is no time; write it as 36h, 2d or 0"),
+        (["--unfinished", "-1d"], "--unfinished '-1d' is no time"),
+    ],
+)
+def test_a_time_that_is_none_is_refused(
+    own_store: Path, options: list[str], message: str, capsys: Captured
+):
+    assert main(gc(own_store, f"{options[0]}={options[1]}")) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_at_least_is_kept(own_store: Path, capsys: Captured):
+    with pytest.raises(SystemExit):
+        main(gc(own_store, "--keep-runs", "0"))
+    assert "keep one run at least" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["ls", "gc", "verify"])
+def test_a_url_with_a_password_is_refused_and_not_repeated(action: str, capsys: Captured):
+    assert main(["store", action, "--store", "s3://KEY:hush/hush@bucket/runs"]) == 1
+    said = capsys.readouterr()
+    assert "holds a password" in said.err
+    assert "hush" not in said.err + said.out
 
 
 def test_lineage_goes_back_to_the_sources(tiny_store: Path, tiny_run: RunResult, capsys: Captured):
@@ -114,7 +193,7 @@ def test_lineage_marks_what_was_removed(own_store: Path, tiny_run: RunResult, ca
     assert f"teacher/{teacher[:12]}  (no longer in the store)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("action", ["ls", "verify"])
+@pytest.mark.parametrize("action", ["ls", "gc", "verify"])
 def test_a_store_that_is_not_there_is_not_made_by_looking_at_it(
     tmp_path: Path, action: str, capsys: Captured
 ):

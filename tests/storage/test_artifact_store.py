@@ -139,16 +139,6 @@ def test_lineage_leads_back_to_the_sources_and_names_what_is_gone(store, make):
     assert leaves[0] is node.children["c"][0]
 
 
-def test_unreachable_is_what_no_kept_artifact_was_made_from(store, make):
-    shards = [make(store, Recipe("corpus", 1, {"i": i}), data=str(i)) for i in range(2)]
-    counts = [
-        make(store, Recipe("ngrams", 1, {}, {"c": (a.as_input(),)}), data=a.key) for a in shards
-    ]
-    assert [m.key for m in store.unreachable([counts[0]])] == [shards[1].key, counts[1].key]
-    assert store.unreachable(counts) == []
-    assert len(store.unreachable([])) == 4
-
-
 def test_remove_removes(store, make, recipe):
     make(store, recipe)
     store.remove("corpus", recipe.key)

@@ -15,6 +15,7 @@ from storage import (
     Recipe,
     StorageError,
     StoreVersionError,
+    sha256_json,
 )
 
 KEY = "0123456789abcdef" * 2
@@ -36,6 +37,8 @@ MANIFEST = Manifest(
 def altered(**changes):
     fields = json.loads(MANIFEST.to_json())
     fields.update(changes)
+    del fields["sha256"]
+    fields["sha256"] = sha256_json(fields)
     return json.dumps(fields)
 
 
@@ -150,3 +153,22 @@ def test_the_recipe_of_a_manifest_gives_its_key_again():
         content="c",
     )
     assert Manifest.from_json(manifest.to_json()).recipe == recipe
+
+
+def test_any_change_of_a_manifest_is_seen():
+    text = bytearray(MANIFEST.to_json().encode())
+    for place in range(8 * len(text)):
+        text[place // 8] ^= 1 << place % 8
+        try:
+            found = Manifest.from_json(bytes(text))
+        except (DamagedArtifactError, StoreVersionError):
+            pass
+        else:
+            assert found == MANIFEST  # white space, or the case of a \u escape
+        text[place // 8] ^= 1 << place % 8
+
+
+def test_a_manifest_of_before_there_were_checksums_is_read():
+    fields = json.loads(MANIFEST.to_json())
+    del fields["sha256"], fields["work"]
+    assert Manifest.from_json(json.dumps(fields)) == MANIFEST

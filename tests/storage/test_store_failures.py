@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from storage import (
     ArtifactStore,
     DamagedArtifactError,
     Recipe,
+    Rules,
     StorageError,
     StoreFullError,
     StoreVersionError,
@@ -156,7 +158,7 @@ def test_an_altered_config_is_found_by_verify(store, make):
     artifact = make(store, RECIPE)
     damage(store, artifact, "manifest.json", lambda data: data.replace(b"100", b"999"))
     (found,) = store.verify()
-    assert "manifest.json: its recipe does not give this key" in found.problems[0]
+    assert "manifest.json: it is not as it was written (checksum)" in found.problems[0]
 
 
 def test_an_altered_byte_is_found_when_a_remote_file_is_downloaded(make, private_cache):
@@ -422,3 +424,46 @@ def test_a_store_reached_through_a_link_works(tmp_path, make):
 def test_a_link_cannot_become_part_of_an_artifact(store, tmp_path):
     with pytest.raises(StorageError, match="is a link"), store.create(RECIPE) as writer:
         writer.path("a").symlink_to(tmp_path)
+
+
+def claim(store):
+    with store.lease("weekly") as lease:
+        lease.use([("corpus", RECIPE.key)])
+
+
+def collect(store):
+    rules = Rules(roots=lambda manifests: {}, owns=lambda manifest: ())
+    store.collect(rules, delete=True, older_than=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        (".tmp", claim),
+        (".tmp", collect),
+        (".work", lambda store: store.workspace(RECIPE)),
+        (".work", lambda store: store.turn(RECIPE).__enter__()),
+        (".work", collect),
+        (".leases", claim),
+        (".leases", collect),
+        (".records", lambda store: store.records("log")),
+        (".records", lambda store: store.add_record("log", {}, after=0)),
+    ],
+)
+def test_a_directory_of_the_store_that_is_a_link_is_refused(local_store, root, tmp_path, name, use):
+    outside = tmp_path / "outside" / "student-00000000000000000000000000000000"
+    outside.mkdir(parents=True)
+    (outside / "mine").write_text("x")
+    shutil.rmtree(root / name, ignore_errors=True)
+    (root / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(StorageError, match="leaves the store"):
+        use(local_store)
+    assert sorted((tmp_path / "outside").rglob("*")) == [outside, outside / "mine"]
+
+
+def test_a_workspace_that_is_a_link_is_refused(local_store, root, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (root / ".work").mkdir()
+    (root / ".work" / f"corpus-{RECIPE.key}").symlink_to(tmp_path / "outside")
+    with pytest.raises(StorageError, match="leaves the store"):
+        local_store.workspace(RECIPE)

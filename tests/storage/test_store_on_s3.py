@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,11 @@ from storage import (
     ArtifactStore,
     DamagedArtifactError,
     Recipe,
+    Rules,
     SourceError,
     StorageError,
     expand_sources,
+    leases,
 )
 
 RECIPE = Recipe("corpus", 1, {"rows": 100})
@@ -135,7 +138,11 @@ def test_truncated_objects_are_not_found_and_altered_ones_not_downloaded(store, 
     store._backend.write(path, b"0123456780")
     with pytest.raises(DamagedArtifactError, match="checksum"):
         artifact.path("data.txt")
+    assert store.find(RECIPE) is None
+    assert "was found damaged" in caplog.text
     assert [v.ok for v in store.verify()] == [False]
+    artifact = make(store, RECIPE, data="0123456789")
+    assert [v.ok for v in store.verify()] == [True]
     store._backend.write(path, b"0123")
     assert store.find(RECIPE) is None
     assert "data.txt: it has 4 bytes instead of 10" in caplog.text
@@ -151,6 +158,45 @@ def test_find_all_lists_once_whatever_the_number(store, make, monkeypatch):
     calls = []
     monkeypatch.setattr(fs, "find", lambda *a, **k: calls.append(a) or find(*a, **k))
     assert [a is not None for a in store.find_all(recipes)] == [True] * 5 + [False] * 3
+    assert len(calls) == 1
+
+
+def test_a_lease_lives_on_the_server_s_clock_and_outlasts_a_failure(store):
+    backend, name = store._backend, ("corpus", RECIPE.key)
+    with suppress(KeyboardInterrupt), store.lease("weekly") as lease:
+        lease.use([name])
+        assert [claim.live for claim in lease.claims()] == [True]
+        raise KeyboardInterrupt
+    (claim,) = leases.read_claims(backend)
+    assert not claim.live
+    assert leases.read_names(backend, [claim]) == {claim.id: {name}}
+    with store.lease("weekly"):
+        pass
+    assert backend.files(leases.DIRECTORY) == {}
+
+
+def test_garbage_goes_from_a_bucket_and_what_is_needed_stays(store, make, url):
+    model = make(store, Recipe("model", 1, {}, {"data": (make(store, RECIPE).as_input(),)}))
+    alone = make(store, Recipe("corpus", 1, {"alone": True}))
+    store._backend.write(f"corpus/{'0' * 32}/0123456789abcdef/data.txt", b"of a killed upload")
+    rules = Rules(roots=lambda manifests: {("model", model.key): "a model"}, owns=lambda _: ())
+    found = store.collect(rules, delete=False, older_than=0)
+    assert [one.name for one in found.freed if one.what == "artifact"] == [alone.key]
+    assert store.collect(rules, delete=True, older_than=0).kept == found.kept
+    assert [(m.kind, m.key) for m in store.artifacts()] == [
+        ("corpus", RECIPE.key), ("model", model.key),
+    ]  # fmt: skip
+    assert len(store._backend._fs.find(url)) == 5
+    assert store.collect(rules, delete=True, older_than=0).freed == ()
+
+
+def test_many_artifacts_are_opened_by_one_listing(store, make, monkeypatch):
+    made = [make(store, Recipe("corpus", 1, {"i": i})) for i in range(5)]
+    fs = store._backend._fs
+    find, calls = fs.find, []
+    monkeypatch.setattr(fs, "find", lambda *a, **k: calls.append(a) or find(*a, **k))
+    opened = store.get_all([("corpus", one.key) for one in reversed(made)])
+    assert [one.manifest for one in opened] == [one.manifest for one in reversed(made)]
     assert len(calls) == 1
 
 

@@ -1,0 +1,65 @@
+"""Marks: what was found damaged is made again by the next run.
+
+    <root>/<kind>/<key>/damaged.json      format, file, reason, time
+
+Who finds a wrong checksum puts a mark down beside the manifest. What is marked counts as missing,
+which any listing tells; what is published in its place takes the mark away with the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from storage.errors import DamagedArtifactError, StorageError
+from storage.manifest import Manifest
+from storage.names import MANIFEST, MARK
+
+if TYPE_CHECKING:
+    from storage.backend import Backend
+
+FORMAT = 1
+"""Of a mark; its presence alone counts, so that any version obeys one of any other."""
+
+_LOG = logging.getLogger(__name__)
+
+
+def mark(backend: Backend, manifest: Manifest, file: str, reason: str) -> None:
+    """Have an artifact made again. A store that cannot be written to is left alone, with a warning.
+
+    Nothing happens when the artifact is not the one any more that was found damaged.
+    """
+    name = f"{manifest.kind}/{manifest.key}"
+    fields = {
+        "format": FORMAT,
+        "file": file,
+        "reason": reason,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        (text,) = backend.read([f"{name}/{MANIFEST}"])
+        if text is not None and Manifest.from_json(text) == manifest:
+            backend.write(f"{name}/{MARK}", json.dumps(fields, indent=1).encode() + b"\n")
+            _LOG.warning("%s: %s: %s; the next run makes it again", name, file, reason)
+    except (OSError, StorageError) as error:
+        _LOG.warning("%s is damaged, and could not be marked so: %s", name, error)
+
+
+def unmark(backend: Backend, manifest: Manifest) -> None:
+    """Take a mark away, if there is one: every byte was found to be right after all."""
+    path = f"{manifest.kind}/{manifest.key}/{MARK}"
+    if backend.read([path]) != [None]:
+        backend.discard(path)
+        _LOG.warning("%s/%s is whole: its mark was removed", manifest.kind, manifest.key)
+
+
+def marked(backend: Backend, kind: str, key: str) -> DamagedArtifactError:
+    """The error that tells of a mark."""
+    (text,) = backend.read([f"{kind}/{key}/{MARK}"])
+    try:
+        fields = json.loads(text or b"")
+        return DamagedArtifactError(f"{kind}/{key}", str(fields["file"]), str(fields["reason"]))
+    except (ValueError, KeyError, TypeError):
+        return DamagedArtifactError(f"{kind}/{key}", MARK, "it was marked as damaged")

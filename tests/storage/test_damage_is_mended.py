@@ -1,0 +1,155 @@
+"""What is damaged is found where it is read, marked, counted as missing, and made again."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from storage import ArtifactStore, DamagedArtifactError, Recipe, StorageError, checksums
+from storage.names import MARK
+
+RECIPE = Recipe("corpus", 1, {"rows": 100})
+
+
+def flip(store: ArtifactStore, artifact, name: str = "data.txt") -> None:
+    """Change a byte behind the back of the store, with another time of change."""
+    manifest = artifact.manifest
+    path = "/".join(filter(None, (artifact.kind, artifact.key, manifest.directory, name)))
+    with store._backend.open(path) as file:
+        data = bytearray(file.read())
+    data[len(data) // 2] ^= 1
+    store._backend.write(path, bytes(data))
+
+
+def is_marked(store: ArtifactStore) -> bool:
+    return MARK in store._backend.files(f"corpus/{RECIPE.key}")
+
+
+def test_a_flipped_bit_is_never_handed_out_and_the_next_run_mends_it(store, make):
+    artifact = make(store, RECIPE)
+    flip(store, artifact)
+    assert store.find(RECIPE)
+    with pytest.raises(DamagedArtifactError, match=r"data\.txt: its bytes are not those"):
+        artifact.path("data.txt")
+    assert store.find(RECIPE) is None
+    assert store.artifacts() == []
+    with pytest.raises(DamagedArtifactError, match=r"data\.txt: its bytes are not those"):
+        store.get("corpus", RECIPE.key)
+    assert make(store, RECIPE).path("data.txt").read_text() == "some text"
+    assert not is_marked(store)
+    assert [v.ok for v in store.verify()] == [True]
+
+
+def test_verify_marks_what_is_damaged(store, make):
+    flip(store, make(store, RECIPE))
+    assert [v.ok for v in store.verify()] == [False]
+    assert store.find(RECIPE) is None
+    assert [v.ok for v in store.verify()] == [False]
+    make(store, RECIPE)
+    assert store.find(RECIPE)
+
+
+def test_verify_takes_away_a_mark_on_what_is_whole(store, make, caplog):
+    make(store, RECIPE)
+    store._backend.write(f"corpus/{RECIPE.key}/{MARK}", b"{}")
+    assert store.find(RECIPE) is None
+    assert [v.ok for v in store.verify()] == [True]
+    assert store.find(RECIPE)
+    assert f"corpus/{RECIPE.key} is whole: its mark was removed" in caplog.text
+
+
+def test_an_altered_manifest_is_marked_by_verify(store, make):
+    make(store, RECIPE)
+    path = f"corpus/{RECIPE.key}/manifest.json"
+    (text,) = store._backend.read([path])
+    store._backend.write(path, text.replace(b"100", b"999"))
+    assert [v.ok for v in store.verify()] == [False]
+    assert store.find(RECIPE) is None
+
+
+def test_what_was_replaced_meanwhile_is_not_marked(store, make):
+    old = make(store, RECIPE, data="old")
+    flip(store, old)
+    store.remove("corpus", RECIPE.key)
+    with pytest.raises(DamagedArtifactError, match="missing"):
+        old.path("data.txt")
+    assert not is_marked(store)
+    make(store, RECIPE, data="new")
+    with pytest.raises(DamagedArtifactError):
+        old.path("data.txt")
+    assert store.find(RECIPE)
+
+
+def test_a_store_that_cannot_be_written_to_still_refuses_damage(store, make, monkeypatch, caplog):
+    artifact = make(store, RECIPE)
+    flip(store, artifact)
+
+    def refuse(*_):
+        raise PermissionError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(store._backend, "write", refuse)
+    with pytest.raises(DamagedArtifactError):
+        artifact.path("data.txt")
+    assert "could not be marked" in caplog.text
+
+
+def test_a_mark_that_cannot_be_read_is_a_mark(store, make):
+    make(store, RECIPE)
+    store._backend.write(f"corpus/{RECIPE.key}/{MARK}", b"")
+    with pytest.raises(DamagedArtifactError, match="marked as damaged"):
+        store.get("corpus", RECIPE.key)
+    with pytest.raises(DamagedArtifactError, match="marked as damaged"):
+        store.get("corpus", RECIPE.key[:8])
+
+
+def test_a_mark_left_by_a_half_done_removal_does_not_condemn_the_next_one(make):
+    store = ArtifactStore("memory://leftmark/runs")
+    store._backend.write(f"corpus/{RECIPE.key}/{MARK}", b"{}")
+    make(store, RECIPE)
+    assert store.find(RECIPE)
+
+
+def test_no_file_of_an_artifact_can_be_a_mark(store):
+    with pytest.raises(StorageError, match="is written by the store"), store.create(RECIPE) as made:
+        made.path(MARK)
+
+
+def test_a_sector_that_cannot_be_read_is_damage(local_store, make, monkeypatch):
+    artifact = make(local_store, RECIPE)
+    path = artifact.path("data.txt")
+    os.utime(path)
+
+    def bad_sector(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(checksums, "sha256_file", bad_sector)
+    with pytest.raises(DamagedArtifactError, match="cannot be read"):
+        artifact.path("data.txt")
+    assert local_store.find(RECIPE) is None
+
+
+def test_a_file_is_read_for_its_checksum_once_per_version(local_store, make, monkeypatch):
+    read, real = [], checksums.sha256_file
+    monkeypatch.setattr(checksums, "sha256_file", lambda path: read.append(path) or real(path))
+    artifact = make(local_store, RECIPE)
+    assert len(read) == 1  # when it was written
+    path = artifact.path("data.txt")
+    artifact.path("data.txt")
+    ArtifactStore(local_store.url).find(RECIPE).path("data.txt")
+    assert len(read) == 1
+    os.utime(path)
+    artifact.path("data.txt")
+    artifact.path("data.txt")
+    assert len(read) == 2
+
+
+def test_a_damaged_local_copy_is_fetched_again_and_condemns_nobody(make, caplog):
+    store = ArtifactStore("memory://badcopy/runs")
+    artifact = make(store, RECIPE)
+    path = artifact.path("data.txt")
+    path.write_text("some tEXt")
+    assert artifact.path("data.txt").read_text() == "some text"
+    assert "it is fetched again" in caplog.text
+    assert store.find(RECIPE)
