@@ -43,7 +43,7 @@ def corpus_sample(config: DistillConfig, made: Made | None, store: ArtifactStore
         SourceError: No shard is made, and a source cannot be read.
         DataError: No shard is made, and the sources have no row where they begin.
     """
-    shards = [] if made is None else _stored(corpus.shards(made), store)
+    shards = [] if made is None else stored_shards(made, store)
     if shards:
         return [text for shard in spread(shards, _PLACES) for text in _of_shard(shard, store)]
     sources = expand_sources(config.corpus.sources, base=config.data)
@@ -68,7 +68,9 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
 
 
-def _stored(shards: Sequence[TextShard], store: ArtifactStore) -> list[TextShard]:
+def stored_shards(made: Made, store: ArtifactStore) -> list[TextShard]:
+    """Return the shards of a corpus, made or planned, that the store has."""
+    shards = corpus.shards(made)
     recipes = [corpus.shard_recipe(shard.input.digest) for shard in shards]
     found = store.find_all(recipes)
     return [shard for shard, one in zip(shards, found, strict=True) if one is not None]

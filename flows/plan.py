@@ -8,13 +8,16 @@ do. Where the teacher has something to label, it is measured on some rows of the
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 from rich.table import Table
 
 from dashboards import format as fmt
-from flows.corpus_sample import corpus_sample, train_sample
+from flows.corpus_sample import corpus_sample, stored_shards, train_sample
 from flows.estimates import Need, Rows, needs
 from flows.pipeline import Pipeline, Step
 from sparsedistill.errors import SparseDistillError
@@ -23,7 +26,7 @@ from tasks import corpus
 from tasks.teacher import MODEL_DIRECTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from flows.config import DistillConfig
     from flows.teacher_cost import TeacherCost
@@ -107,7 +110,8 @@ def make_plan(config: DistillConfig, *, measure: bool = False) -> Plan:
     Raises:
         ConfigError: The students would not fit into the memory.
     """
-    return _Planner(config).plan(measure=measure)
+    with _store_to_look_into(config.run.store) as store:
+        return _Planner(config, store).plan(measure=measure)
 
 
 def plan_table(plan: Plan) -> Table:
@@ -132,10 +136,25 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
+@contextmanager
+def _store_to_look_into(url: str) -> Iterator[ArtifactStore]:
+    """Yield the store of a run, or an empty one where there is none yet: a plan makes none."""
+    try:
+        fs, root = fsspec.core.url_to_fs(url)
+        there = fs.exists(f"{root.rstrip('/')}/store.json")
+    except Exception:  # what is wrong is said where the store is opened
+        there = True
+    if there:
+        yield ArtifactStore(url)
+        return
+    with tempfile.TemporaryDirectory(prefix="sparsedistill-") as scratch:
+        yield ArtifactStore(scratch)
+
+
 class _Planner:
-    def __init__(self, config: DistillConfig) -> None:
+    def __init__(self, config: DistillConfig, store: ArtifactStore) -> None:
         self._config = config
-        self._store = ArtifactStore(config.run.store)
+        self._store = store
         self._made: dict[str, Sequence[Made]] = {}
         self._teacher: Job | None = None
         self._notes: list[str] = []
@@ -162,7 +181,9 @@ class _Planner:
         complete = [made for made in known if made is not None]
         if len(complete) == len(jobs):
             self._made[step.name] = complete
-            self._count_rows(step.name, complete)
+            self._rows.learn(step.name, complete)
+            if step.name == corpus.KIND:
+                self._rows.measure(self._store, stored_shards(complete[0], self._store))
         return self._stage_plan(step.name, cached=len(jobs) - len(missing), todo=len(missing))
 
     def _jobs(self, step: Step) -> list[Job] | None:
@@ -233,18 +254,6 @@ class _Planner:
                 seconds=share * cost.labelling(corpus=rows.corpus, labelled=labelled),
             )
         return stage
-
-    def _count_rows(self, stage: str, made: Sequence[Made]) -> None:
-        if stage == "dataset":
-            self._rows.train, self._rows.dev, self._rows.test = (
-                int(one.statistics["rows"]) for one in made
-            )
-            self._rows.classes = len(made[0].statistics["labels"])
-        elif stage == "corpus":
-            self._rows.corpus = int(made[0].statistics["rows"])
-            self._rows.shards = len(made[0].statistics["shards"])
-        elif stage == "vocabulary":
-            self._rows.vocabulary = int(made[0].statistics["rows"])
 
     def _stage_plan(self, name: str, *, cached: int, todo: int | None) -> StagePlan:
         if todo == 0:

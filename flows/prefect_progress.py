@@ -27,6 +27,7 @@ class ProgressArtifacts:
 
     def __init__(self) -> None:
         self._shares: dict[str, dict[str, float]] = {}
+        self._done: dict[str, float] = {}
         self._artifacts: dict[str, UUID] = {}
         self._updated: dict[str, float] = {}
         self._looks: dict[str, list[dict[str, Any]]] = {}
@@ -38,6 +39,7 @@ class ProgressArtifacts:
         """Take note of a stage's jobs, all still to be done."""
         if keys:
             self._shares[stage] = dict.fromkeys(keys, 0.0)
+            self._done[stage] = 0.0
 
     def finish(self, stage: str, key: str, *, cached: bool) -> None:
         """Take note that a job is done, or had been."""
@@ -63,8 +65,10 @@ class ProgressArtifacts:
         shares = self._shares.get(stage)
         if shares is None or key not in shares:
             return
+        self._done[stage] += share - shares[key]
         shares[key] = share
-        done = sum(shares.values()) / len(shares)
+        # The running sum may be off in its last digits.
+        done = min(round(self._done[stage] / len(shares), 9), 1.0)
         now = time.monotonic()
         if done < 1 and now - self._updated.get(stage, 0.0) < _SECONDS_BETWEEN_UPDATES:
             return

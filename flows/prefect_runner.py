@@ -19,33 +19,44 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 from prefect.futures import as_completed
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from dashboards.markdown import render_markdown
+from flows.chunking import chunk_name, chunks
 from flows.config import DistillConfig
 from flows.delivery import RunResult, artifacts_of, deliver
-from flows.errors import RunFailedError
+from flows.disk_budget import DiskBudget
+from flows.errors import RunFailedError, reason_of
+from flows.looking import Looker
 from flows.pipeline import Pipeline, Step
 from flows.prefect_progress import ProgressArtifacts
 from flows.student_needs import check_students
 from flows.teacher_needs import GPU_TAG, check_teacher_devices, on_gpu
+from flows.work_table import work_rows
+from flows.workers import Ended, Workers
 from storage import Artifact, ArtifactStore
+from storage.errors import is_out_of_space
 from tasks import progress
-from tasks.prefect_task import Chunk, as_task
+from tasks.earlier import Earlier
+from tasks.logs import within
+from tasks.prefect_task import Chunk, as_cached_task, as_task, logged
+from tasks.stage import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from prefect.futures import PrefectFuture
 
-    from tasks.stage import Job, Outcome
+    from tasks.stage import Job
 
-_MAX_CHUNKS = 40
+_TRIES = 3
 
 
-def run_with_prefect(config: DistillConfig, out: str | None = None) -> RunResult:
-    """Run the flow with the task runner that ``[run]`` asks for; see ``distill``."""
-    result: RunResult = distill.with_options(task_runner=task_runner(config))(config, out)
+def run_with_prefect(
+    config: DistillConfig, out: str | None = None, *, earlier: Earlier | None = None
+) -> RunResult:
+    """Run the flow; see ``distill``."""
+    result: RunResult = distill(config, out, earlier)
     return result
 
 
@@ -53,26 +64,38 @@ def run_with_prefect(config: DistillConfig, out: str | None = None) -> RunResult
     name="distill",
     flow_run_name="distill {config.name}",
     description="Teacher and texts in, a fast student out; only what is missing is computed.",
+    # For what takes no work. What does goes to the workers that the configuration asks for.
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
     persist_result=False,
 )
-def distill(config: DistillConfig, out: str | None = None) -> RunResult:
+def distill(
+    config: DistillConfig, out: str | None = None, earlier: Earlier | None = None
+) -> RunResult:
     """Run the pipeline and put the results under ``out``.
 
     Args:
         config: The whole configuration.
         out: Directory for report, numbers and model; ``runs/<name>`` where not given.
+        earlier: The current model, in a re-distillation.
 
     Raises:
         RunFailedError: Something could not be made; the message says what and why.
+        DiskTooSmallError: What is to be made does not fit on the disk.
+    """
+    result = run_in_flow(config, earlier=earlier)
+    deliver(result, out or f"runs/{config.name}")
+    return result
+
+
+def run_in_flow(config: DistillConfig, *, earlier: Earlier | None = None) -> RunResult:
+    """Run the pipeline inside whatever flow run this is, with the workers of ``[run]``.
+
+    Nothing is delivered; the page of the flow run shows progress, work and results. Raises as
+    ``distill``.
     """
     check_students(config)
     check_teacher_devices(config)
-    run = _Run(ArtifactStore(config.run.store), config)
-    with progress.listening(ProgressArtifacts()):
-        run.everything()
-    result = RunResult(run.made, run.outcomes)
-    deliver(result, out or f"runs/{config.name}")
+    result = run_pipeline(Pipeline(config, earlier))
     create_markdown_artifact(
         key="report",
         markdown=render_markdown(result.summary()),
@@ -81,17 +104,50 @@ def distill(config: DistillConfig, out: str | None = None) -> RunResult:
     return result
 
 
+def run_pipeline(pipeline: Pipeline) -> RunResult:
+    """Run the steps of a pipeline inside whatever flow run this is; raises as ``distill``."""
+    config = pipeline.config
+    store = ArtifactStore(config.run.store)
+    with (
+        logged(config.name, config.run.log_file()),
+        within(run=config.name),
+        progress.listening(ProgressArtifacts()),
+        store.lease(config.name) as lease,
+        Workers(config) as workers,
+    ):
+        run = _Run(pipeline, store, Looker(store, lease), workers)
+        try:
+            run.everything()
+        finally:
+            _show_work(run.outcomes)
+    return RunResult(run.made, run.outcomes)
+
+
+def _show_work(outcomes: Mapping[str, Sequence[Outcome]]) -> None:
+    try:
+        create_table_artifact(
+            key="work", table=work_rows(outcomes), description="What each stage took"
+        )
+    except Exception as error:  # a table that cannot be shown must not hide what ended the run
+        get_run_logger().warning("the table of work could not be shown: %s", error)
+
+
 class _Run:
     """One flow run: which steps are done, which are under way."""
 
-    def __init__(self, store: ArtifactStore, config: DistillConfig) -> None:
+    def __init__(
+        self, pipeline: Pipeline, store: ArtifactStore, looker: Looker, workers: Workers
+    ) -> None:
         self.made: dict[str, list[Artifact]] = {}
         self.outcomes: dict[str, list[Outcome]] = {}
         self._store = store
-        self._pipeline = Pipeline(config)
-        self._elsewhere = config.run.runner != "threads"
-        self._futures: dict[str, list[PrefectFuture[Any]]] = {}
-        self._jobs: dict[str, list[Job]] = {}
+        self._pipeline = pipeline
+        self._config = pipeline.config
+        self._looker = looker
+        self._workers = workers
+        self._elsewhere = self._config.run.runner != "threads"
+        self._budget = DiskBudget(self._config, store, [step.name for step in pipeline.steps])
+        self._stages: dict[str, _Stage] = {}
         self._failures: list[dict[str, str]] = []
 
     def everything(self) -> None:
@@ -108,63 +164,103 @@ class _Run:
         if self._failures:
             self._report_failures(waiting)
 
-    def _first_done(self) -> str:
-        """Wait until some stage under way has all its chunks done, and return its name."""
-        pending = {name: list(self._futures[name]) for name in self._open()}
+    def _first_done(self) -> _Stage:
+        """Wait until some stage under way has all its chunks done, and return it."""
+        pending = {name: list(self._stages[name].futures) for name in self._open()}
         while all(pending.values()):
             first = next(as_completed([f for futures in pending.values() for f in futures]))
             for futures in pending.values():
                 if first in futures:
                     futures.remove(first)
-        return next(name for name, futures in pending.items() if not futures)
+        return next(self._stages[name] for name, futures in pending.items() if not futures)
 
     def _open(self) -> list[str]:
-        return [name for name in self._futures if name not in self.outcomes]
+        return [name for name in self._stages if name not in self.outcomes]
 
-    def _start(self, step: Step) -> None:
+    def _start(self, step: Step, *, tries: int = 1) -> None:
         if step.check is not None:
             step.check(self.made)
         jobs = step.jobs(self.made)
-        self._jobs[step.name] = jobs
         progress.expect(step.name, [job.recipe.key for job in jobs])
-        direct = self._pipeline.direct_needs(step)
-        before = [future for need in direct for future in self._futures[need]]
-        there = step.stage.find_all(jobs, self._store)
-        missing = {job.recipe.key for job, one in zip(jobs, there, strict=True) if one is None}
-        tags = {GPU_TAG} if missing and on_gpu(step.name, self._pipeline.config) else set()
-        self._futures[step.name] = [
-            as_task(step.stage, tags=tags if chunk[0].recipe.key in missing else ())
-            .with_options(task_run_name=name)
-            .submit(  # type: ignore[call-overload]
-                Chunk(chunk),
-                self._store.url,
-                wait_for=before,
-            )
-            for name, chunk in chunks(step.name, jobs, [found is not None for found in there])
+        try:
+            found = self._looker.look(step, jobs)
+        except Exception as error:
+            if not is_out_of_space(error):
+                raise
+            reason = reason_of(error, rest=self._budget.rest(step.name, 0))
+            raise RunFailedError([{"stage": step.name, "reason": reason}]) from error
+        missing = [job for job, one in zip(jobs, found, strict=True) if one is None]
+        self._budget.check(step.name, missing=len(missing), jobs=len(jobs))
+        stage = _Stage(step, jobs, {one.key: one for one in found if one is not None}, tries)
+        self._stages[step.name] = stage
+        before = [
+            ended
+            for need in self._pipeline.direct_needs(step)
+            for ended in self._stages[need].ended
         ]
+        there = [job for job in jobs if job.recipe.key in stage.found]
+        if there:
+            named = as_cached_task(step.stage).with_options(
+                task_run_name=chunk_name(step.name, there)
+            )
+            stage.there = named.submit(len(there), wait_for=before, return_state=False)
+            for job in there:
+                progress.finish(step.name, job.recipe.key, cached=True)
+        tags = {GPU_TAG} if missing and on_gpu(step.name, self._config) else set()
+        for chunk in chunks(missing, workers=self._config.run.workers):
+            task = as_task(step.stage, tags=tags)
+            stage.futures.append(
+                self._workers.submit(
+                    task.with_options(task_run_name=chunk_name(step.name, chunk)),
+                    Chunk(chunk, run=self._config.name, log=self._config.run.log_file()),
+                    self._store.url,
+                    after=before,
+                )
+            )
 
-    def _finish(self, name: str) -> None:
-        """Wait for a stage's chunks and take note of what they made."""
-        self.outcomes[name] = []
-        for future in self._futures[name]:
+    def _finish(self, stage: _Stage) -> None:
+        """Take note of what a stage's chunks made."""
+        name = stage.step.name
+        if stage.there is not None:
+            stage.there.wait()
+        done = {key: Outcome(one.kind, key, cached=True) for key, one in stage.found.items()}
+        failures: list[BaseException] = []
+        for future in stage.futures:
             future.wait()
-            outcome = future.result(raise_on_failure=False)
-            if isinstance(outcome, BaseException):
-                reason = f"{type(outcome).__name__}: {outcome}"
-                self._failures.append({"stage": name, "reason": reason})
+            outcomes = future.result(raise_on_failure=False)
+            if isinstance(outcomes, BaseException):
+                failures.append(outcomes)
             else:
-                self.outcomes[name].extend(outcome)
-                self._tell_of(outcome)
-        if len(self.outcomes[name]) == len(self._jobs[name]):
-            by_key = {outcome.key: outcome for outcome in self.outcomes[name]}
-            ordered = [by_key[job.recipe.key] for job in self._jobs[name]]
-            self.outcomes[name] = ordered
-            self.made[name] = artifacts_of(self._store, ordered)
-        cached = sum(outcome.cached for outcome in self.outcomes[name])
+                done.update((outcome.key, outcome) for outcome in outcomes)
+                self._tell_of(outcomes)
+        self.outcomes[name] = [done[job.recipe.key] for job in stage.jobs if job.recipe.key in done]
+        made = [one for one in self.outcomes[name] if one.key not in stage.found]
+        if failures:
+            rest = self._budget.rest(name, sum(not one.cached for one in made))
+            self._failures += [
+                {"stage": name, "reason": reason_of(error, rest=rest)} for error in failures
+            ]
+        else:
+            self._keep(stage, made)
+        cached = sum(outcome.cached for outcome in self.outcomes.get(name, ()))
         get_run_logger().info(
             "%s: %d of %d, %d of them cached",
-            name, len(self.outcomes[name]), len(self._jobs[name]), cached,
+            name, len(self.outcomes.get(name, ())), len(stage.jobs), cached,
         )  # fmt: skip
+
+    def _keep(self, stage: _Stage, made: Sequence[Outcome]) -> None:
+        """Take a whole stage for made; begin it again where a part of it has gone meanwhile."""
+        name = stage.step.name
+        by_key = {**stage.found, **{one.key: one for one in artifacts_of(self._store, made)}}
+        artifacts = [by_key[job.recipe.key] for job in stage.jobs]
+        if not made or self._looker.keep(stage.step, artifacts):
+            self.made[name] = artifacts
+            self._budget.learn(name, artifacts)
+        elif stage.tries < _TRIES:
+            del self.outcomes[name]
+            self._start(stage.step, tries=stage.tries + 1)
+        else:
+            self._failures.append({"stage": name, "reason": "what it made was removed; run again"})
 
     def _tell_of(self, outcomes: Sequence[Outcome]) -> None:
         """Tell the listeners of jobs that ran in other processes, where nobody listened."""
@@ -181,49 +277,28 @@ class _Run:
         raise RunFailedError(rows)
 
 
-def chunks(
-    stage: str, jobs: Sequence[Job], there: Sequence[bool]
-) -> Iterator[tuple[str, list[Job]]]:
-    """Yield (name, jobs) of a stage's task runs: all that is there in one, the rest in chunks."""
-    cached = [job for job, found in zip(jobs, there, strict=True) if found]
-    missing = [job for job, found in zip(jobs, there, strict=True) if not found]
-    if cached:
-        yield _chunk_name(stage, cached), cached
-    size = max(1, -(-len(missing) // _MAX_CHUNKS))
-    for start in range(0, len(missing), size):
-        chunk = missing[start : start + size]
-        yield _chunk_name(stage, chunk), chunk
+class _Stage:
+    """A stage under way.
 
+    Attributes:
+        step: Which.
+        jobs: All of it.
+        found: What was there, by key.
+        tries: How often it has been begun.
+        there: The task run that stands for what was there.
+        futures: Of what was missing.
+    """
 
-def _chunk_name(stage: str, jobs: Sequence[Job]) -> str:
-    first, last = jobs[0].label, jobs[-1].label
-    if len(jobs) == 1:
-        return f"{stage} {first}".strip()
-    return f"{stage} {first} to {last} ({len(jobs)})"
+    def __init__(self, step: Step, jobs: list[Job], found: dict[str, Artifact], tries: int) -> None:
+        self.step = step
+        self.jobs = jobs
+        self.found = found
+        self.tries = tries
+        self.there: PrefectFuture[Any] | None = None
+        self.futures: list[PrefectFuture[Any]] = []
 
-
-def task_runner(config: DistillConfig) -> TaskRunner[Any]:
-    """Return the task runner that ``[run]`` asks for."""
-    make: Mapping[str, Callable[[], TaskRunner[Any]]] = {
-        "threads": lambda: ThreadPoolTaskRunner(max_workers=config.run.workers),
-        "processes": lambda: ProcessPoolTaskRunner(max_workers=config.run.workers),
-        "dask": lambda: _dask(config),
-    }
-    return make[config.run.runner]()
-
-
-def _dask(config: DistillConfig) -> TaskRunner[Any]:
-    from prefect_dask import DaskTaskRunner
-
-    runner: TaskRunner[Any]
-    if config.run.dask_address:
-        runner = DaskTaskRunner(address=config.run.dask_address)
-        return runner
-    runner = DaskTaskRunner(
-        cluster_kwargs={
-            "n_workers": config.run.workers,
-            "threads_per_worker": 1,
-            "dashboard_address": None,
-        }
-    )
-    return runner
+    @property
+    def ended(self) -> list[Ended]:
+        """Its task runs, all of which have ended well."""
+        futures = self.futures if self.there is None else [self.there, *self.futures]
+        return [Ended(future) for future in futures]

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,12 @@ from dashboards.terminal import results_table
 from flows.config import DistillConfig, load_config
 from flows.delivery import Delivery, RunResult, deliver
 from flows.terminal import StageBars
+from flows.work_table import work_table
 from sparsedistill.errors import DataError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
 _LOCAL_SERVER = "http://127.0.0.1:4200/api"
 
@@ -29,6 +32,11 @@ _LOCAL_SERVER = "http://127.0.0.1:4200/api"
 def distill(options: argparse.Namespace) -> int:
     """Run a distillation, with bars, and print what came of it."""
     config = load_config(options.config, overrides=options.overrides, data=options.data)
+    if options.log:
+        with Path(options.log).open("a", encoding="utf-8"):  # an error now, not a warning later
+            pass
+        run = config.run.model_copy(update={"log": options.log})
+        config = config.model_copy(update={"run": run})
     console = Console()
     out = options.out or f"runs/{config.name}"
     with StageBars(console).shown():
@@ -36,6 +44,9 @@ def distill(options: argparse.Namespace) -> int:
     delivery = Delivery.below(out)
     summary = result.summary()
     console.print()
+    if result.computed():
+        console.print(work_table(result.outcomes))
+        console.print()
     console.print(results_table(summary))
     console.print(f"\n{headline(summary)}")
     if result.computed() == 0:
@@ -84,17 +95,24 @@ def _run(config: DistillConfig, out: str, *, with_prefect: bool) -> RunResult:
         result = run_inline(config)
         deliver(result, out)
         return result
+    with quiet_prefect():
+        from flows.prefect_runner import run_with_prefect
+
+        return run_with_prefect(config, out)
+
+
+@contextmanager
+def quiet_prefect() -> Iterator[None]:
+    """Use the local server if there is one, and leave the terminal to the bars."""
     # The bars show what happens; Prefect's own lines would break through them.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.prefect_runner import run_with_prefect
-
     server = _local_server()
     with temporary_settings({PREFECT_API_URL: server} if server else {}):
-        return run_with_prefect(config, out)
+        yield
 
 
 def _local_server() -> str | None:

@@ -1,13 +1,16 @@
-"""Progress in the terminal: one bar a stage, told by the jobs themselves."""
+"""Progress in the terminal: one bar a stage, told by the jobs themselves; warnings above them."""
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from dashboards.format import clean
+from tasks.logs import Told, Where, handled_by
 from tasks.progress import listening
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ class StageBars:
         )
         self._tasks: dict[str, TaskID] = {}
         self._shares: dict[str, dict[str, float]] = {}
+        self._done: dict[str, float] = {}
         self._finished: dict[str, set[str]] = {}
         self._cached: dict[str, int] = {}
         self._measured: dict[str, str] = {}
@@ -41,8 +45,12 @@ class StageBars:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Show the bars while the block runs."""
-        with self._bars, listening(self):
+        """Show the bars while the block runs, and above them what is worth a warning."""
+        with (
+            self._bars,
+            listening(self),
+            handled_by(self, lambda: _Warnings(self._console)),
+        ):
             yield
 
     def expect(self, stage: str, keys: Sequence[str]) -> None:
@@ -50,6 +58,7 @@ class StageBars:
         with self._lock:
             self._tasks[stage] = self._bars.add_task(stage, total=max(len(keys), 1), note="")
             self._shares[stage] = dict.fromkeys(keys, 0.0)
+            self._done[stage] = 0.0
             self._finished[stage] = set()
             self._cached[stage] = 0
 
@@ -57,7 +66,7 @@ class StageBars:
         """Move a stage's bar."""
         with self._lock:
             if key in self._shares.get(stage, {}):
-                self._shares[stage][key] = share
+                self._set(stage, key, share)
                 self._draw(stage)
 
     def measured(self, stage: str, key: str, label: str, figures: Figures) -> None:
@@ -72,7 +81,7 @@ class StageBars:
         with self._lock:
             if key not in self._shares.get(stage, {}) or key in self._finished[stage]:
                 return
-            self._shares[stage][key] = 1.0
+            self._set(stage, key, 1.0)
             self._finished[stage].add(key)
             self._cached[stage] += cached
             self._draw(stage)
@@ -83,8 +92,12 @@ class StageBars:
                 if not self._console.is_terminal:
                     self._console.print(f"{stage}: {self._note(stage)}")
 
+    def _set(self, stage: str, key: str, share: float) -> None:
+        self._done[stage] += share - self._shares[stage][key]
+        self._shares[stage][key] = share
+
     def _draw(self, stage: str) -> None:
-        done = sum(self._shares[stage].values())
+        done = self._done[stage]
         self._bars.update(self._tasks[stage], completed=done, note=self._note(stage))
 
     def _note(self, stage: str) -> str:
@@ -94,6 +107,20 @@ class StageBars:
         there = f", {cached} cached" if cached else ""
         measured = f" · {self._measured[stage]}" if stage in self._measured else ""
         return f"{len(self._finished[stage])} of {jobs}{there}{measured}"
+
+
+class _Warnings(logging.Handler):
+    """Prints warnings and errors of our packages, a line each."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+        self.setFormatter(Told())
+        self.addFilter(Where())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        told = clean(self.format(record))
+        self._console.print(f"{record.levelname.lower()}: {told}", markup=False, highlight=False)
 
 
 def training_text(figures: Figures) -> str:

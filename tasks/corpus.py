@@ -40,6 +40,7 @@ from storage import (
 from tasks.dataset import DatasetConfig, read_splits
 from tasks.shards import TEXTS_FILE, TextShard, text_table
 from tasks.stage import Job, Made, Progress, Stage, Table, tool_version
+from tasks.work import note_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -211,6 +212,7 @@ def scan_sources(job: Job, scratch: Path, progress: Progress = lambda _: None) -
             alike = open_files.enter_context(Deduplicator(scratch / "alike"))
         for number, source in enumerate(sources):
             before = rows.rows
+            note_bytes(read=source.bytes or 0)
             for texts in candidates(source, config, scan):
                 rows.add(text_digests(TextBuffer.from_strings(texts)))
                 if alike is not None:
@@ -351,6 +353,7 @@ def _write_shards(
 def _kept_rows(config: CorpusConfig, base: str | None, kept: Kept) -> Iterator[str]:
     again, position = Scan(), 0
     for source in expand_sources(config.sources, base=base):
+        note_bytes(read=source.bytes or 0)
         for texts in candidates(source, config, again):
             mask = kept.mask[position : position + len(texts)]
             position += len(texts)
@@ -361,7 +364,18 @@ def _write_shard(store: ArtifactStore, recipe: Recipe, texts: list[str], content
     ids = text_ids(TextBuffer.from_strings(texts))
     if hashlib.sha256(ids.tobytes()).hexdigest() != content:
         raise DataError("a source of the corpus changed while it was read; run again")
+    with store.turn(recipe):
+        # Another corpus that has this shard too may have been made meanwhile.
+        if store.find(recipe) is None:
+            _store_shard(store, recipe, ids, texts)
+
+
+def _store_shard(
+    store: ArtifactStore, recipe: Recipe, ids: npt.NDArray[np.uint64], texts: list[str]
+) -> None:
     with store.create(recipe, tool_version=tool_version()) as writer:
-        write_table(writer.path(TEXTS_FILE), text_table(ids, texts))
+        path = writer.path(TEXTS_FILE)
+        write_table(path, text_table(ids, texts))
+        note_bytes(written=path.stat().st_size)
         writer.set_rows(TEXTS_FILE, len(texts))
         writer.statistics["rows"] = len(texts)

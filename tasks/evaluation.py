@@ -40,6 +40,7 @@ from tasks.student_file import read_rival, read_shape, read_student, read_weight
 from tasks.teacher import MODEL_DIRECTORY, READING
 from tasks.teacher_trust import teacher_calibration
 from tasks.vocabulary import read_vocabulary
+from tasks.work import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -264,7 +265,8 @@ class _Evaluation:
         from sparsedistill.teacher.labelling import LabellingOptions, Teacher
 
         statistics: Mapping[str, Any] = artifact.statistics
-        with device_in_turn(teacher_devices(self._job.runtime["devices"])) as device:
+        devices = teacher_devices(self._job.runtime["devices"])
+        with waiting("device", device_in_turn(devices)) as device:
             teacher = Teacher(
                 artifact.directory() / MODEL_DIRECTORY,
                 labels=self._test.label_names,

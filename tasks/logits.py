@@ -28,6 +28,7 @@ from tasks.logit_file import FILE, aligned_logits, write_logits
 from tasks.shards import Texts, TextShard, open_input, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
 from tasks.teacher import MODEL_DIRECTORY, READING
+from tasks.work import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -249,7 +250,8 @@ def _ask_teacher(job: Job, store: ArtifactStore, texts: Texts, progress: Progres
         done += rows
         progress(done / max(len(texts), 1))
 
-    with device_in_turn(teacher_devices(job.runtime["devices"])) as device:
+    devices = teacher_devices(job.runtime["devices"])
+    with waiting("device", device_in_turn(devices)) as device:
         options = LabellingOptions(
             **{name: config[name] for name in READING},
             token_budget=config["token_budget"],
@@ -267,13 +269,25 @@ def _ask_teacher(job: Job, store: ArtifactStore, texts: Texts, progress: Progres
             return teacher.label(texts.texts, journal=journal, progress=advance)
 
 
-@lru_cache(maxsize=8)
+_loaded: dict[str | None, tuple[tuple[object, ...], Teacher]] = {}
+
+
 def _teacher(
     store_url: str, reference: Input, labels: tuple[str, ...], options: LabellingOptions
 ) -> Teacher:
-    """Return the teacher, loaded once a device for all shards that this process labels."""
+    """Return the teacher, loaded once a device for all shards that this process labels.
+
+    Another one takes its place: a worker that lives for weeks holds no teachers of runs long ended.
+    Only who has the device may ask.
+    """
+    key = (store_url, reference, labels, options)
+    if options.device in _loaded and _loaded[options.device][0] == key:
+        return _loaded[options.device][1]
+    _loaded.pop(options.device, None)  # before the other is loaded, which may need its memory
     directory = open_input(ArtifactStore(store_url), reference).directory() / MODEL_DIRECTORY
-    return Teacher(directory, labels=labels, options=options)
+    teacher = Teacher(directory, labels=labels, options=options)
+    _loaded[options.device] = key, teacher
+    return teacher
 
 
 @lru_cache(maxsize=1)

@@ -36,6 +36,7 @@ from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks.progress import measured
 from tasks.shards import Texts, read_shard
 from tasks.stage import Job, Made, Progress, Stage, Table, single_input
+from tasks.work import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -154,7 +155,7 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
     dev = read_shard(store, single_input(job.recipe, "dev"))
     checkpoint = _checkpoint(job)
     output = writer.path(f"{MODEL_DIRECTORY}/config.json").parent
-    with device_in_turn(_devices(job)) as device:
+    with waiting("device", device_in_turn(_devices(job))) as device:
         if config.finetune:
             train = read_shard(store, single_input(job.recipe, "train"))
             scratch = store.workspace(job.recipe)

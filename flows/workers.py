@@ -1,0 +1,117 @@
+"""The workers of a run, as ``[run]`` asks for them: threads, processes, or a Dask cluster.
+
+The flow's own task runner is one thread. The one that works is started inside the flow run, from
+the configuration that this run was given, so that a deployment obeys it as the command line does;
+and only when there is something to make: a run that finds everything starts no process.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectTaskRunFuture
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from prefect import Task
+    from prefect.futures import PrefectFuture
+
+    from flows.config import DistillConfig
+    from tasks.prefect_task import Chunk
+
+
+class Ended(PrefectTaskRunFuture[Any]):
+    """A task run that has ended well, as one that others come after: an edge of the run's graph.
+
+    Small and plain, unlike the future it is made from, so that any runner can pass it on.
+    """
+
+    def __init__(self, future: PrefectFuture[Any]) -> None:
+        super().__init__(future.task_run_id)
+        # Without what the task run returned: nobody is to be sent that.
+        self._final_state = future.state.model_copy(update={"data": True})
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return at once."""
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> bool:
+        """Return True."""
+        del timeout, raise_on_failure
+        return True
+
+    def add_done_callback(self, fn: Callable[[PrefectFuture[Any]], None]) -> None:
+        """Call at once."""
+        fn(self)
+
+
+class Workers:
+    """Runs tasks of a flow run; a context manager, which at its end waits for what is under way."""
+
+    def __init__(self, config: DistillConfig) -> None:
+        self._config = config
+        self._stack = ExitStack()
+        self._context: FlowRunContext | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def submit(
+        self, task: Task[..., Any], chunk: Chunk, store: str, *, after: Sequence[Ended]
+    ) -> PrefectFuture[Any]:
+        """Have a task run as soon as a worker is free.
+
+        Args:
+            task: Over a chunk of jobs and the URL of a store.
+            chunk: The jobs.
+            store: The URL.
+            after: The task runs that came before.
+        """
+        if self._context is None:
+            runner = self._stack.enter_context(task_runner(self._config))
+            flow_run = FlowRunContext.get()
+            if flow_run is None:
+                raise RuntimeError("a run with Prefect works only inside a flow run")
+            self._context = flow_run.model_copy(update={"task_runner": runner})
+        with self._context:
+            future: PrefectFuture[Any] = task.submit(chunk, store, wait_for=after)
+        return future
+
+
+def task_runner(config: DistillConfig) -> TaskRunner[Any]:
+    """Return the task runner that ``[run]`` asks for."""
+    make: Mapping[str, Callable[[], TaskRunner[Any]]] = {
+        "threads": lambda: ThreadPoolTaskRunner(max_workers=config.run.workers),
+        "processes": lambda: ProcessPoolTaskRunner(max_workers=config.run.workers),
+        "dask": lambda: _dask(config),
+    }
+    return make[config.run.runner]()
+
+
+def _dask(config: DistillConfig) -> TaskRunner[Any]:
+    from prefect_dask import DaskTaskRunner
+
+    runner: TaskRunner[Any]
+    if config.run.dask_address:
+        runner = DaskTaskRunner(address=config.run.dask_address)
+        return runner
+    runner = DaskTaskRunner(
+        cluster_kwargs={
+            "n_workers": config.run.workers,
+            "threads_per_worker": 1,
+            "dashboard_address": None,
+        }
+    )
+    return runner
