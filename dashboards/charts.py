@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 _MOST_POINTS = 300
+_AGAINST: dict[str, tuple[str, Callable[[float], str]]] = {
+    "texts_per_second": ("texts per second", lambda speed: f"{rate(speed)} texts per second"),
+    "bytes": ("bytes", size),
+}
 MOST_LABELS = 30
 
 
@@ -40,16 +44,24 @@ def accuracy_against_speed(
     summary: Summary, *, width: int = 1000, height: int = 360
 ) -> Chart | None:
     """Accuracy against texts per second, one labelled point per model (the paper's Figure 1)."""
+    return accuracy_against(summary, "texts_per_second", width=width, height=height)
+
+
+def accuracy_against(
+    summary: Summary, key: Literal["texts_per_second", "bytes"], *, width: int, height: int
+) -> Chart | None:
+    """Accuracy against speed or size, one labelled point per model."""
+    axis, write = _AGAINST[key]
     values: list[Row] = [
         {
             "model": str(row.get("model")),
             "title": title(summary, row.get("model")),
-            "speed": number(row, "texts_per_second"),
+            "speed": number(row, key),
             "accuracy": number(row, "accuracy"),
             "spread": number(row, "accuracy_spread") or 0.0,
         }
         for row in rows(summary, "results")
-        if number(row, "accuracy") is not None and (number(row, "texts_per_second") or 0) > 0
+        if number(row, "accuracy") is not None and (number(row, key) or 0) > 0
     ]
     if not values:
         return None
@@ -60,9 +72,7 @@ def accuracy_against_speed(
     speeds = [row["speed"] for row in values]
     left, right = math.log10(min(speeds) / 1.6), math.log10(max(speeds) * 1.4)
     for row in values:
-        row["about"] = (
-            f"{row['title']}: {share(row['accuracy'])}, {rate(row['speed'])} texts per second"
-        )
+        row["about"] = f"{row['title']}: {share(row['accuracy'])}, {write(row['speed'])}"
         row["low"] = row["accuracy"] - row["spread"]
         row["high"] = row["accuracy"] + row["spread"]
     place_labels(
@@ -71,9 +81,9 @@ def accuracy_against_speed(
     models = [row["model"] for row in values]
     x = alt.X(
         "speed:Q",
-        title="texts per second, log scale →",
+        title=f"{axis}, log scale →",
         scale=alt.Scale(type="log", domain=[10**left, 10**right], nice=False),
-        axis=alt.Axis(values=log_ticks(10**left, 10**right), format="~s", grid=True),
+        axis=alt.Axis(values=_ticks(speeds, 10**left, 10**right), format=".3~s", grid=True),
     )
     y = alt.Y(
         "accuracy:Q",
@@ -104,6 +114,15 @@ def accuracy_against_speed(
             ),
         )
     return finish(alt.layer(*layers).properties(width=plot, height=height))
+
+
+def _ticks(values: Sequence[float], low: float, high: float) -> list[float]:
+    """Return round ticks; where the axis is too short for two of them, its least and greatest."""
+    ticks = log_ticks(low, high)
+    least, greatest = min(values), max(values)
+    if len(ticks) > 1:
+        return ticks
+    return [least, greatest] if greatest > 1.1 * least else [least]
 
 
 def _accuracy_domain(values: Sequence[Row]) -> tuple[float, float]:

@@ -24,7 +24,12 @@ def render_report(summary: Summary) -> str:
     """
     check_format(summary)
     name = one_line(summary.get("name", "run"))
-    parts = [(anchor, heading, make(summary)) for anchor, heading, make in sections.SECTIONS]
+    parts = [
+        (anchor, heading, make(summary))
+        for anchor, heading, make in sections.SECTIONS
+        # Only a re-distillation has a model to be compared with.
+        if anchor != "change" or summary.get("change")
+    ]
     return page(
         f"{name}: sparsedistill report",
         "report.css",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dashboards import charts, theme
 from dashboards import format as fmt
 from dashboards.blocks import Cell, figure, measured, pair, quiet, swatch, table
+from dashboards.change import change
 from dashboards.compression import package
 from dashboards.drawing import model_names
 from dashboards.markup import Html, join, tag
@@ -225,6 +226,7 @@ def _known_share(row: Summary) -> Html:
 
 SECTIONS: tuple[tuple[str, str, Callable[[Summary], Html]], ...] = (
     ("results", "Results", results),
+    ("change", "What changed", change),
     ("mistakes", "Mistakes", mistakes),
     ("confidence", "Confidence", calibration),
     ("teacher", "The teacher", teacher),

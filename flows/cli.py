@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _needs_extra(error, options.module)
     except KeyboardInterrupt:
         # Only a run keeps what it has done so far.
-        more = "; run the same command again to go on" if options.function == "distill" else ""
+        goes_on = options.function in ("distill", "run")
+        more = "; run the same command again to go on" if goes_on else ""
         print(f"interrupted{more}", file=sys.stderr)  # noqa: T201
         return 130
     except BrokenPipeError:
@@ -103,8 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_pipeline_commands(commands)
+    _add_redistill_commands(commands)
     add_model_commands(lambda name, target, summary: _add(commands, name, target, summary))
     _add_store_commands(commands)
+    _add_up_command(commands)
     return parser
 
 
@@ -120,6 +123,10 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "config", metavar="CONFIG", help="TOML file, such as experiments/sst2.toml"
     )
+    _add_settings(command)
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", metavar="TABLE.KEY=VALUE", action="append", default=[], dest="overrides",
         help="set one key of the configuration (may be repeated)",
@@ -133,6 +140,9 @@ def _add_pipeline_commands(commands: Commands) -> None:
     distill.add_argument("--out", metavar="DIR", help="results go here (runs/<name> by default)")
     distill.add_argument(
         "--no-prefect", action="store_true", help="same stages, in order, in this process"
+    )
+    distill.add_argument(
+        "--log", metavar="FILE", help="append the log of the run there, a JSON object a line"
     )
     plan = _add(
         commands, "plan", "flows.run_commands:plan", "say what a run would do; runs nothing"
@@ -167,13 +177,55 @@ def _add_pipeline_commands(commands: Commands) -> None:
     )
 
 
+def _add_redistill_commands(commands: Commands) -> None:
+    again = _add(
+        commands, "redistill", "flows.redistill_commands:run",
+        "distil again what has changed, and make the new model the current one if it is not worse",
+    )  # fmt: skip
+    _add_config(again)
+    again.add_argument("--out", metavar="DIR", help="of the current model (runs/<name> by default)")
+    again.add_argument(
+        "--no-prefect", action="store_true", help="same stages, in order, in this process"
+    )
+    again.add_argument("--force", action="store_true", help="run although nothing has changed")
+    side = _add(
+        commands, "compare", "flows.compare_command:run",
+        "run several configurations as far as they are not made, and put them side by side",
+    )  # fmt: skip
+    side.add_argument("configs", metavar="CONFIG", nargs="+", help="TOML files, two or more")
+    _add_settings(side)
+    side.add_argument("--out", metavar="DIR", default="runs/comparison", help="(runs/comparison)")
+    side.add_argument(
+        "--no-prefect", action="store_true", help="same stages, in order, in this process"
+    )
+    for name, summary in (
+        ("current", "show which model of a run is the current one, and how it became so"),
+        ("promote", "make the model of a finished run the current one"),
+        ("rollback", "make the model before the current one current again"),
+    ):
+        function = "show" if name == "current" else name
+        command = _add(commands, name, f"flows.redistill_commands:{function}", summary)
+        command.add_argument("name", metavar="CONFIG|NAME", help="TOML file, or name of the run")
+        command.add_argument("--store", metavar="URL", help="in place of the configuration's")
+        if name != "current":
+            command.add_argument("--out", metavar="DIR", help="deliver the model there")
+        if name == "promote":
+            command.add_argument(
+                "--report", metavar="KEY", help="of the run; the newest of that name if not given"
+            )
+        if name == "rollback":
+            command.add_argument(
+                "--to", type=int, metavar="NUMBER", help="the decision to go back to"
+            )
+
+
 def _add_store_commands(commands: Commands) -> None:
     store = commands.add_parser("store", help="look into the artifact store")
     actions = store.add_subparsers(required=True, metavar="ACTION")
     for name, summary, takes in (
         ("ls", "list artifacts", "kind"),
         ("show", "print a manifest", "artifact"),
-        ("verify", "read everything and compare checksums", "kind"),
+        ("verify", "read everything, compare checksums, have what is damaged made again", "kind"),
         ("lineage", "show what an artifact was made from", "artifact"),
     ):
         action = _add(actions, name, f"flows.store_commands:{name}", summary)
@@ -182,10 +234,59 @@ def _add_store_commands(commands: Commands) -> None:
             action.add_argument("kind", metavar="KIND", nargs="?", help="only this kind")
         else:
             action.add_argument("artifact", metavar="KIND/KEY", help="the key may be cut short")
-        if name == "verify":
-            action.add_argument(
-                "--remove", action="store_true", help="remove what is damaged, to be made again"
-            )
+    _add_gc(actions)
+
+
+def _add_gc(actions: Commands) -> None:
+    gc = _add(actions, "gc", "flows.store_commands:gc", "free what no kept run needs")
+    gc.add_argument("--store", metavar="URL", default=".sparsedistill/store")
+    gc.add_argument("--delete", action="store_true", help="remove it; else only say what it is")
+    gc.add_argument(
+        "--keep-runs", type=_at_least_one, default=3, metavar="N",
+        help="how many finished runs of each name to keep, the latest ones (3)",
+    )  # fmt: skip
+    gc.add_argument(
+        "--older-than", default="1d", metavar="TIME",
+        help="keep what is younger: 12h, 1d, 0 (1d)",
+    )  # fmt: skip
+    gc.add_argument(
+        "--unfinished", default="14d", metavar="TIME",
+        help="keep for that long what runs that did not end well have made (14d)",
+    )  # fmt: skip
+
+
+def _at_least_one(given: str) -> int:
+    number = int(given)
+    if number < 1:
+        raise argparse.ArgumentTypeError("keep one run at least")
+    return number
+
+
+def _add_up_command(commands: Commands) -> None:
+    up = _add(
+        commands, "up", "flows.up_command:up",
+        "start a Prefect server and serve runs of configurations: on demand, on a schedule, and "
+        "when a corpus has changed; until Ctrl-C",
+    )  # fmt: skip
+    up.add_argument("configs", metavar="CONFIG", nargs="+", help="TOML files")
+    up.add_argument(
+        "--cron", default="0 3 * * 0", metavar="FIELDS",
+        help="when to re-distil, in five fields ('0 3 * * 0': Sundays at three)",
+    )  # fmt: skip
+    up.add_argument("--timezone", default="UTC", metavar="ZONE", help="of --cron (UTC)")
+    up.add_argument(
+        "--watch", type=float, default=15.0, metavar="MINUTES",
+        help="between two looks at a corpus (15)",
+    )  # fmt: skip
+    up.add_argument(
+        "--runs", type=_at_least_one, default=1, metavar="N", help="that compute at a time (1)"
+    )
+    up.add_argument("--port", type=int, default=4200, help="of a server that is started here")
+    up.add_argument(
+        "--notify", action="append", default=[], metavar="URL",
+        help="webhook that is told of failed runs, or a Prefect block as type/name (may be "
+        "repeated; $SPARSEDISTILL_NOTIFY keeps a secret URL out of the list of processes)",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

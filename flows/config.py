@@ -29,6 +29,7 @@ from tasks.logits import LogitsConfig
 from tasks.ngrams import NgramsConfig
 from tasks.ngrams import least_memory as least_ngrams_memory
 from tasks.package import PackageConfig
+from tasks.promotion import RedistillConfig
 from tasks.stage import Table
 from tasks.student_config import StudentConfig
 from tasks.teacher import TeacherConfig
@@ -66,6 +67,12 @@ class RunConfig(Table):
     dask_address: str | None = Field(
         None, description="scheduler to use; otherwise a local cluster"
     )
+    check_disk: bool = Field(
+        True, description="refuse to begin where the disk cannot hold what is to be made"
+    )
+    log: str | None = Field(
+        None, description="file to which the log of the run is appended, a JSON object a line"
+    )
 
     @field_validator("memory", "student_memory")
     @classmethod
@@ -73,6 +80,10 @@ class RunConfig(Table):
         if memory is not None:
             parse_size(memory)
         return memory
+
+    def log_file(self) -> str | None:
+        """Return the file of the log as an absolute path, since workers may be elsewhere."""
+        return None if self.log is None else str(Path(self.log).expanduser().absolute())
 
     def memory_of_a_task(self) -> int:
         """Return bytes for one of the tasks that run at a time."""
@@ -92,7 +103,9 @@ class RunConfig(Table):
 class DistillConfig(Table):
     """A whole run: labelled data, corpus and teacher in, packaged student and report out."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="of the run and its directory")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100, description="of the run and its directory"
+    )
     data: str | None = Field(None, description="directory or URL that relative paths are under")
     dataset: DatasetConfig
     corpus: CorpusConfig
@@ -106,6 +119,7 @@ class DistillConfig(Table):
     package: PackageConfig = PackageConfig()
     baseline: BaselineConfig = BaselineConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    redistill: RedistillConfig = RedistillConfig()
     run: RunConfig = Field(default_factory=RunConfig)
 
     @model_validator(mode="after")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +15,13 @@ from sparsedistill.model_format import CONFIG_FILE, read_config
 from tasks.report import REPORT_FILE, SUMMARY_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from storage import Artifact, ArtifactStore
     from tasks.stage import Outcome
 
 MODEL_DIRECTORY = "model"
+_UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,44 +62,68 @@ class RunResult:
 
 
 def deliver(result: RunResult, directory: str | Path) -> Delivery:
-    """Copy report, numbers and model to ``directory``, and write the model's card.
+    """Copy a run's report, numbers and model to ``directory``, and write the model's card."""
+    return deliver_model(result.artifacts["report"][0], result.artifacts["package"][0], directory)
+
+
+def deliver_model(report: Artifact, package: Artifact, directory: str | Path) -> Delivery:
+    """Copy a report, its numbers and a model to ``directory``, and write the model's card.
 
     A model without its ``config.json`` does not load, so it goes first and comes last: whoever
-    loads the model meanwhile, or after a kill, gets all of one model or an error.
+    loads the model meanwhile, or after a kill, gets all of one model or an error. All is copied
+    before that, so that it takes no longer than a few renames. What has the model loaded keeps it.
     """
-    root = Path(directory)
-    root.mkdir(parents=True, exist_ok=True)
-    report = result.artifacts["report"][0]
-    delivery = Delivery.below(root)
-    _copy(report.path(REPORT_FILE), delivery.report)
-    _copy(report.path(SUMMARY_FILE), delivery.summary)
-    model = result.artifacts["package"][0]
-    delivery.model.mkdir(exist_ok=True)
-    config = delivery.model / CONFIG_FILE
-    config.unlink(missing_ok=True)
-    for old in delivery.model.iterdir():
-        if old.is_file() and old.name not in model.names:
-            old.unlink()
-    summary = result.summary()
-    card = model_card(
-        read_config(model.path(CONFIG_FILE).parent), summary=summary, name=summary["name"]
-    )
-    _replace(delivery.model / CARD_FILE, lambda file: file.write_text(card, "utf-8"))
-    for name in sorted(model.names, key=CONFIG_FILE.__eq__):
-        _copy(model.path(name), delivery.model / name)
+    delivery = Delivery.below(directory)
+    delivery.model.mkdir(parents=True, exist_ok=True)
+    summary: dict[str, Any] = report.read_json(SUMMARY_FILE)
+    config = read_config(package.path(CONFIG_FILE).parent)
+    card = model_card(config, summary=summary, name=summary["name"])
+    with _alone(Path(directory)):
+        _tidy(delivery)
+        for name in (REPORT_FILE, SUMMARY_FILE):
+            shutil.copyfile(report.path(name), _beside(Path(directory) / name))
+        for name in package.names:
+            shutil.copyfile(package.path(name), _beside(delivery.model / name))
+        _beside(delivery.model / CARD_FILE).write_text(card, "utf-8")
+        for path in (delivery.report, delivery.summary):
+            _beside(path).replace(path)
+        (delivery.model / CONFIG_FILE).unlink(missing_ok=True)
+        for old in delivery.model.iterdir():
+            if old.is_file() and not old.name.endswith(_UNFINISHED):
+                old.unlink()
+        for name in (CARD_FILE, *sorted(package.names, key=CONFIG_FILE.__eq__)):
+            _beside(delivery.model / name).replace(delivery.model / name)
     return delivery
+
+
+def is_delivered(package: Artifact, directory: str | Path) -> bool:
+    """Return whether ``directory`` has this model: its configuration tells of all its files."""
+    config = Delivery.below(directory).model / CONFIG_FILE
+    return config.exists() and config.read_bytes() == package.path(CONFIG_FILE).read_bytes()
 
 
 def artifacts_of(store: ArtifactStore, outcomes: Sequence[Outcome]) -> list[Artifact]:
     """Return the artifacts that a stage's outcomes speak of."""
-    return [store.get(outcome.kind, outcome.key) for outcome in outcomes]
+    return store.get_all([(outcome.kind, outcome.key) for outcome in outcomes])
 
 
-def _copy(source: Path, target: Path) -> None:
-    _replace(target, lambda file: shutil.copyfile(source, file))
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Wait until nobody else delivers there; the system ends the claim of who is killed."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    temporary = target.with_name(f".{target.name}.tmp")
-    write(temporary)
-    temporary.replace(target)
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}{_UNFINISHED}")
+
+
+def _tidy(delivery: Delivery) -> None:
+    """Remove what a killed delivery left."""
+    for directory in (delivery.report.parent, delivery.model):
+        for left in directory.glob(f".*{_UNFINISHED}"):
+            left.unlink()

@@ -22,6 +22,7 @@ from tasks import (
     logits,
     ngrams,
     package,
+    promotion,
     report,
     student,
     teacher,
@@ -30,6 +31,7 @@ from tasks import (
 
 if TYPE_CHECKING:
     from flows.config import DistillConfig
+    from tasks.earlier import Earlier
     from tasks.shards import TextShard
     from tasks.stage import Job, Made, Stage
 
@@ -61,11 +63,19 @@ class Step:
 
 
 class Pipeline:
-    """The steps of one configuration, in an order in which each comes after what it needs."""
+    """The steps of one configuration, in an order in which each comes after what it needs.
 
-    def __init__(self, config: DistillConfig) -> None:
+    Args:
+        config: The whole configuration.
+        earlier: The current model of a re-distillation: its student may give the new one a start,
+            and one more step compares the two.
+    """
+
+    def __init__(self, config: DistillConfig, earlier: Earlier | None = None) -> None:
         self.config = config
+        self.earlier = earlier
         taught = () if config.teacher is None else ("teacher",)
+        compared = () if earlier is None else ("promotion",)
         texts = ("dataset", "corpus")
         self.steps = (
             Step(dataset.STAGE, (), self._dataset),
@@ -82,7 +92,12 @@ class Pipeline:
             Step(finetune.STAGE, ("dataset", "features", "student"), self._finetune),
             Step(package.STAGE, (*texts, "vocabulary", "finetune"), self._package),
             Step(evaluation.STAGE, _BEFORE_EVALUATION + taught, self._evaluation),
-            Step(report.STAGE, ("evaluation", *_BEFORE_EVALUATION, *taught), self._report),
+            *((Step(promotion.STAGE, ("dataset", "package"), self._promotion),) if earlier else ()),
+            Step(
+                report.STAGE,
+                ("evaluation", *_BEFORE_EVALUATION, *taught, *compared),
+                self._report,
+            ),
         )
 
     def direct_needs(self, step: Step) -> list[str]:
@@ -191,6 +206,7 @@ class Pipeline:
             memory=self.config.run.memory_of_students(),
             device=self.config.run.student_device,
             threads=self.config.run.threads,
+            earlier=self.earlier,
         )
 
     def _finetune(self, made: Artifacts) -> list[Job]:
@@ -222,6 +238,16 @@ class Pipeline:
             max_ngrams=self.config.features.max_ngrams,
             threads=self.config.run.threads,
             devices=self.config.run.teacher_devices,
+        )
+
+    def _promotion(self, made: Artifacts) -> list[Job]:
+        assert self.earlier is not None  # noqa: S101 - the step exists only then
+        return promotion.jobs(
+            self.config.redistill,
+            self.earlier,
+            package=made["package"][0],
+            splits=_by_split(made["dataset"]),
+            threads=self.config.run.threads,
         )
 
     def _report(self, made: Artifacts) -> list[Job]:

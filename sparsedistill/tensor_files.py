@@ -181,7 +181,10 @@ def read_tensors(
             )
         begin, end = (start + offset for offset in entry["data_offsets"])
         # As a plain ndarray: the kernels know no memmap.
-        arrays[name] = np.asarray(content[begin:end]).view(dtype).reshape(found)
+        try:
+            arrays[name] = np.asarray(content[begin:end]).view(dtype).reshape(found)
+        except ValueError as error:  # the header was that of the file before
+            raise ModelFileError(f"{path}: replaced while it was read; load it again") from error
     return arrays
 
 

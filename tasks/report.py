@@ -14,6 +14,8 @@ from dashboards.report import render_report
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks import evaluation
 from tasks.corpus import SHARD_KIND
+from tasks.earlier import ROLE
+from tasks.promotion import read_promotion
 from tasks.shards import open_input
 from tasks.stage import Job, Made, Progress, Stage, tool_version
 from tasks.teacher_trust import teacher_summary
@@ -89,6 +91,7 @@ def summarise(
             "dropped": corpus["dropped"],
             "covered": _covered(made),
         },
+        "change": read_promotion(made["promotion"][0]) if "promotion" in made else None,
         "training": _curves(made["student"]),
         "calibration": {"split": evaluated_on, **measured["calibration"]},
         "teacher": teacher_summary(
@@ -196,8 +199,9 @@ def _lineage(made: Mapping[str, Sequence[Artifact]]) -> dict[str, Any]:
     edges: Counter[tuple[str, str]] = Counter()
     for stage, artifacts in made.items():
         for artifact in artifacts:
-            for references in artifact.manifest.inputs.values():
-                for reference in references:
+            for role, references in artifact.manifest.inputs.items():
+                # What an earlier run made is not in this picture.
+                for reference in () if role == ROLE else references:
                     kind = "corpus" if reference.kind == SHARD_KIND else reference.kind
                     edges[kind, stage] += 1
     return {

@@ -7,13 +7,16 @@ One artifact is one variant with one seed:
 * ``scratch``: learns the labels of ``train`` and sees no teacher, but for the embeddings that all
   start from where ``start`` says so.
 
+``kd`` alone may start from an earlier student (``tasks.earlier``): it is the one that is packaged.
+The others are there to be compared with, and ``kd_private`` may know nothing that ``train`` taught.
+
 Those are DANs. ``kd_bilstm`` and ``kd_cnn`` are their rivals (``tasks.rivals``), which learn what
 ``kd`` learns.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from sparsedistill.class_weights import class_weights
@@ -26,6 +29,7 @@ from sparsedistill.training.memory_plan import check_memory
 from sparsedistill.training.starts import start_from_teacher
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks import rivals
+from tasks.earlier import earlier_inputs, start_from_earlier, with_earlier
 from tasks.logits import check_alignment, check_given
 from tasks.progress import measured
 from tasks.row_choice import choice_of, choice_settings
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
     from sparsedistill.students import DANShape, Student
     from sparsedistill.training.loop import Examples, TrainingResult
     from storage import Input
+    from tasks.earlier import Earlier
     from tasks.shards import TextShard
     from tasks.student_config import Variant
 
@@ -73,6 +78,7 @@ def jobs(
     memory: int,
     threads: int,
     device: str = "cpu",
+    earlier: Earlier | None = None,
 ) -> list[Job]:
     """Return one job for each variant and seed: the baselines, the distilled DAN, its rivals.
 
@@ -89,6 +95,7 @@ def jobs(
         memory: Bytes that a student may take.
         threads: Of the kernels and of torch.
         device: Where DANs are trained.
+        earlier: The student before this one; None for a student that is made anew.
     """
     runtime = {
         "config": config.model_dump(mode="json"),
@@ -105,6 +112,7 @@ def jobs(
 
     found = []
     chosen = choice_settings(config, splits["train"])
+    before = earlier_inputs(earlier, config, splits["train"].statistics["labels"])
     variants: tuple[Variant, ...] = (*config.baselines, "kd")
     for variant in variants:
         for seed in config.seeds:
@@ -131,7 +139,8 @@ def jobs(
             settings = _settings(config, variant)
             if variant != "scratch":
                 settings |= chosen
-            found.append(job(variant, seed, settings, inputs))
+            one = job(variant, seed, settings, inputs)
+            found.append(replace(one, recipe=with_earlier(one.recipe, before, earlier)))
     if teacher is None:
         return found
     for rival in config.rivals:
@@ -175,6 +184,8 @@ def build(job: Job, store: ArtifactStore, writer: ArtifactWriter, progress: Prog
     )
     if setup.chosen is not None:
         writer.statistics["chosen"] = setup.chosen.to_json()
+    if setup.started is not None:
+        writer.statistics["started"] = setup.started
 
 
 STAGE = Stage(KIND, VERSION, build)
@@ -204,7 +215,10 @@ def prepare_dan(job: Job, store: ArtifactStore, config: StudentConfig, variant: 
         budget=job.runtime["memory"] if job.runtime["device"] == "cpu" else None,
     )
     student = make_dan(job, store, config, shape)
-    return Setup(student, data.examples, data.dev, recipe, memory, data.classes, data.chosen)
+    started = start_from_earlier(student, job.recipe, store)
+    return Setup(
+        student, data.examples, data.dev, recipe, memory, data.classes, data.chosen, started
+    )
 
 
 def read_data(job: Job, store: ArtifactStore) -> Data:

@@ -21,7 +21,7 @@ from tasks.logit_file import read_logits
 from tasks.shards import open_input, positions, read_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -65,6 +65,7 @@ class Setup:
         memory: What it takes.
         classes: Number of labels.
         chosen: Which rows of the corpus are among the examples, where not all are.
+        started: What was taken over from an earlier student, where there was one.
     """
 
     student: DAN | SubwordStudent
@@ -74,6 +75,7 @@ class Setup:
     memory: MemoryPlan
     classes: int
     chosen: Chosen | None
+    started: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ def taught_bags(
             raise DataError(
                 f"shard {number} has features of {len(ids):,} texts, but logits/{logit_input.key} "
                 f"are of {len(logit_ids):,}, {len(found):,} of them the same: "
-                "`sparsedistill store verify --remove` has what is damaged made again"
+                "`sparsedistill store verify` has what is damaged made again"
             )
         known.append(found)
         targets.append(values[where[found]])

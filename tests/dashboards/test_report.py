@@ -102,7 +102,7 @@ def test_the_headline_stays_true_for_odd_outcomes(summary, changes, sentence):
 def test_every_section_is_there_and_the_contents_lead_to_it(page):
     anchors = {attrs["id"] for tag, attrs in page.tags if tag == "section"}
     links = {attrs["href"] for tag, attrs in page.tags if tag == "a"}
-    assert anchors == {name for name, _, _ in SECTIONS}
+    assert anchors == {name for name, _, _ in SECTIONS} - {"change"}  # of re-distillations
     assert links == {f"#{name}" for name in anchors}
     assert "quiet" not in {attrs.get("class") for _, attrs in page.tags}
 
@@ -155,16 +155,17 @@ def leaves(value, path=()):
 
 
 def test_any_value_may_be_null_as_the_schema_allows(summary, monkeypatch):
-    """Page by page, one more leaf of every part is null: parts do not depend on each other."""
+    """Page by page, a few more leaves of every part are null: parts do not depend on each other."""
     # Drawing is tested elsewhere; without it this takes seconds.
     monkeypatch.setattr("dashboards.blocks.to_svg", lambda _, **__: "<svg></svg>")
     by_part = {}
     for path in leaves(summary):
         if path[0] not in {"format", "lineage", "confusion"}:
             by_part.setdefault(path[0], []).append(path)
-    for turn in itertools.zip_longest(*by_part.values()):
+    pages = 12
+    for page in range(pages):
         damaged = make_summary()
-        for path in filter(None, turn):
+        for path in itertools.chain.from_iterable(paths[page::pages] for paths in by_part.values()):
             place = damaged
             for key in path[:-1]:
                 place = place[key]

@@ -1,0 +1,59 @@
+"""``compare``: several configurations side by side, at the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from dashboards.comparison import notes
+from dashboards.comparison_table import comparison_table
+from flows.comparing import compare
+from flows.config import load_config
+from flows.delivery import deliver
+from flows.terminal import StageBars
+
+if TYPE_CHECKING:
+    import argparse
+
+    from flows.config import DistillConfig
+    from flows.delivery import RunResult
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run what is missing of all configurations, and print and write them side by side."""
+    configs = [
+        load_config(file, overrides=options.overrides, data=options.data)
+        for file in options.configs
+    ]
+    console = Console()
+
+    def make(config: DistillConfig) -> RunResult:
+        console.print(f"[bold]{config.name}[/bold]")
+        with StageBars(console).shown():
+            return _run(config, with_prefect=not options.no_prefect)
+
+    made = compare(configs, run=make)
+    numbers, page = made.write(options.out)
+    console.print()
+    console.print(comparison_table(made.document))
+    for note in notes(made.document):
+        console.print(note, highlight=False)
+    console.print(f"\npage     {page}\nnumbers  {numbers}", highlight=False)
+    return 0
+
+
+def _run(config: DistillConfig, *, with_prefect: bool) -> RunResult:
+    out = f"runs/{config.name}"
+    if with_prefect:
+        from flows.run_commands import quiet_prefect
+
+        with quiet_prefect():
+            from flows.prefect_runner import run_with_prefect
+
+            return run_with_prefect(config, out)
+    from flows.inline import run_inline
+
+    result = run_inline(config)
+    deliver(result, out)
+    return result

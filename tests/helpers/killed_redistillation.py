@@ -1,0 +1,50 @@
+"""``sparsedistill redistill``, which kills itself at a place around its decision.
+
+python tests/helpers/killed_redistillation.py PLACE ARGUMENT...
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flows import redistillation
+from flows.cli import main
+from storage import ArtifactStore
+
+
+def die(*_args: Any, **_options: Any) -> NoReturn:
+    """As if the machine had gone."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("a killed process does not go on")
+
+
+def decide_and_die(*args: Any, **options: Any) -> NoReturn:
+    add_record(*args, **options)
+    die()
+
+
+def die_at_the_model(self: Path, target: Path) -> Path:
+    """In the middle of a delivery: of the new model one file is there."""
+    parts = Path(target).parts
+    if parts[-2:] == ("model", "vocabulary.safetensors") and "candidate" not in parts:
+        die()
+    return replace(self, target)
+
+
+add_record, replace = ArtifactStore.add_record, Path.replace
+
+if __name__ == "__main__":
+    place = sys.argv[1]
+    if place == "before the decision":
+        ArtifactStore.add_record = die  # type: ignore[method-assign]
+    elif place == "after the decision":
+        ArtifactStore.add_record = decide_and_die  # type: ignore[method-assign]
+    elif place == "before the delivery":
+        redistillation.deliver_model = die
+    else:
+        Path.replace = die_at_the_model  # type: ignore[method-assign,assignment]
+    sys.exit(main(sys.argv[2:]))
