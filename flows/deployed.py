@@ -1,0 +1,265 @@
+"""The flows that deployments run: those of the command line, told where the configuration is.
+
+A deployment lives for months, and its configuration is a file that people edit: so a run is given
+the file, reads it when it starts, and a form in Prefect's UI stays a few fields. What a run may
+have set besides are single keys, as with ``--set``.
+
+A run that finds nothing to do ends in the state ``Unchanged`` within seconds. One that computes
+takes a slot of ``sparsedistill-runs``, where there is that limit, so that two that are due at the
+same time do not share the memory of one machine.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from prefect import State, flow, get_run_logger, runtime
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.concurrency.sync import concurrency
+from prefect.events import emit_event
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from dashboards.comparison import as_summary
+from dashboards.markdown import results_markdown
+from dashboards.summary import headline
+from flows import comparing, redistillation
+from flows.automations import RUNS_LIMIT
+from flows.config import DistillConfig, load_config
+from flows.delivery import RunResult, deliver
+from flows.prefect_runner import run_in_flow, run_with_prefect
+from flows.verdict_page import verdict_markdown
+from storage import JSON, ArtifactStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from flows.redistillation import Redistilled
+    from tasks.earlier import Earlier
+
+CORPUS_CHANGED = "corpus.changed"
+"""The event that starts a re-distillation."""
+
+# Of the store: which change was told of last, for each run's name.
+_TOLD_RECORDS = "told-"
+_LEASE_SECONDS = 60.0
+
+
+def corpus_resource(name: str) -> str:
+    """Return what the event ``corpus.changed`` is about, for the run of that name."""
+    return f"corpus.{name}"
+
+
+def absolute(config: DistillConfig) -> DistillConfig:
+    """Return a configuration whose paths hold wherever its work is done."""
+    store = _absolute(config.run.store)
+    return config.model_copy(
+        update={
+            "data": _absolute(config.data or "."),
+            "run": config.run.model_copy(update={"store": store}),
+        }
+    )
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).expanduser().absolute())
+
+
+def _read(config: str, settings: Sequence[str]) -> DistillConfig:
+    return absolute(load_config(config, overrides=settings))
+
+
+def _named() -> str:
+    """Return the name of a run: what it does, with what, and why."""
+    parameters = runtime.flow_run.parameters
+    files = parameters.get("configs") or [parameters["config"]]
+    what = ", ".join(Path(file).stem for file in files)
+    reason = parameters.get("reason")
+    return f"{runtime.flow_run.flow_name} {what}" + (f": {reason}" if reason else "")
+
+
+_FLOW: dict[str, Any] = {
+    "flow_run_name": _named,
+    "task_runner": ThreadPoolTaskRunner(max_workers=1),
+    "persist_result": False,
+}
+
+
+@flow(
+    name="distill",
+    description="Teacher and texts in, a fast student out; only what is missing is computed.",
+    **_FLOW,
+)
+def distill(config: str, settings: tuple[str, ...] = (), out: str = "") -> State[Any]:
+    """Teacher and texts in, a fast student out; only what is missing is computed.
+
+    Args:
+        config: TOML file of the run, read when the run starts.
+        settings: Keys to set for this run alone, such as student.epochs=40.
+        out: Directory for report, numbers and model; runs/<name> where empty.
+    """
+    given = _read(config, settings)
+    with _slot():
+        result = run_in_flow(given)
+        deliver(result, out or f"runs/{given.name}")
+    told = headline(result.summary())
+    if result.computed() == 0:
+        return Completed(name="Cached", message=f"Nothing had to be computed. {told}")
+    return Completed(message=f"{result.computed()} artifacts were made. {told}")
+
+
+@flow(
+    name="redistill",
+    description="Make the model anew where data has changed, and promote it if it is not worse.",
+    **_FLOW,
+)
+def redistill(
+    config: str,
+    settings: tuple[str, ...] = (),
+    out: str = "",
+    force: bool = False,
+    reason: str = "on demand",
+) -> State[Any]:
+    """Make the model anew where data has changed, and promote it if it is not worse.
+
+    Args:
+        config: TOML file of the run, read when the run starts.
+        settings: Keys to set for this run alone, such as student.epochs=40.
+        out: Directory of the current model and its report; runs/<name> where empty.
+        force: Compute and compare although nothing has changed.
+        reason: Why it runs. It becomes part of the run's name.
+    """
+    del reason
+    return _redistill(_read(config, settings), out, force=force)
+
+
+@flow(
+    name="watch-corpus",
+    description="See whether the data has changed since the last decision, and tell of it once.",
+    **_FLOW,
+)
+def watch_corpus(config: str, settings: tuple[str, ...] = ()) -> State[Any]:
+    """See whether the data has changed since the last decision, and tell of it once.
+
+    Args:
+        config: TOML file of the run, read when the run starts.
+        settings: Keys to set for this run alone, such as corpus.max_rows=100000.
+    """
+    given = _read(config, settings)
+    seen = redistillation.look(given)
+    changes = sorted({"corpus", "dataset"}.intersection(seen.changes)) if seen.changed else []
+    if seen.current is None:
+        return _unchanged(f"{given.name} has no model yet; start redistill/{given.name} for one")
+    if not changes:
+        return _unchanged(f"nothing new since decision {seen.last}")
+    what = " and ".join(changes)
+    store, records = ArtifactStore(given.run.store), f"{_TOLD_RECORDS}{given.name}"
+    told = store.records(records)
+    now: dict[str, JSON] = {"fingerprint": dict(seen.fingerprint), "after": seen.last}
+    if told and told[-1].content == now:
+        return _unchanged(f"the {what} changed, and that was told already")
+    emit_event(
+        event=CORPUS_CHANGED,
+        resource={
+            "prefect.resource.id": corpus_resource(given.name),
+            "prefect.resource.name": given.name,
+        },
+        payload={"changes": changes, "fingerprint": dict(seen.fingerprint)},
+    )
+    # Remembered afterwards: told twice is once too often, and a second run finds nothing to do.
+    store.add_record(records, now, after=told[-1].number if told else 0)
+    return Completed(name="Changed", message=f"the {what} changed: told as {CORPUS_CHANGED}")
+
+
+@flow(
+    name="compare",
+    description="Run what is missing of several configurations, and put them side by side.",
+    **_FLOW,
+)
+def compare(
+    configs: list[str], settings: tuple[str, ...] = (), out: str = "runs/comparison"
+) -> State[Any]:
+    """Run what is missing of several configurations, and put them side by side.
+
+    Args:
+        configs: TOML files of the runs, two or more, read when the run starts.
+        settings: Keys to set in all of them for this run alone, such as student.epochs=40.
+        out: Directory for page and numbers.
+    """
+    given = [_read(config, settings) for config in configs]
+    with _slot():
+        compared = comparing.compare(given, run=run_with_prefect)
+    _, page = compared.write(out)
+    create_markdown_artifact(
+        key="comparison",
+        markdown=results_markdown(as_summary(compared.document)),
+        description=f"{', '.join(compared.results)}: side by side",
+    )
+    return Completed(message=f"the page is {page}")
+
+
+def redistill_with_prefect(
+    config: DistillConfig, out: str | None = None, *, force: bool = False
+) -> Redistilled:
+    """Run a re-distillation as a flow of this process; see ``redistillation.redistill``."""
+    # What a flow returns as a state, its caller gets as that state's data.
+    return cast("Redistilled", _redistill_here(config, out, force))
+
+
+@flow(
+    name="redistill",
+    flow_run_name="redistill {config.name}: command line",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def _redistill_here(config: DistillConfig, out: str | None, force: bool) -> State[Any]:
+    return _redistill(config, out, force=force)
+
+
+def _redistill(config: DistillConfig, out: str | None, *, force: bool) -> State[Any]:
+    place = out or f"runs/{config.name}"
+
+    def run(config: DistillConfig, earlier: Earlier | None) -> RunResult:
+        result = run_in_flow(config, earlier=earlier)
+        deliver(result, redistillation.candidate(place))
+        return result
+
+    # Looked for twice where something has changed: what waited for its slot may come too late.
+    works = force or redistillation.look(config).changed
+    with _slot() if works else nullcontext():
+        done = redistillation.redistill(config, out=place, run=run, force=force)
+    if done.outcome == "unchanged":
+        return Completed(name="Unchanged", message=done.why, data=done)
+    create_markdown_artifact(
+        key=f"redistill-{config.name.replace('_', '-')}",
+        markdown=verdict_markdown(config.name, done),
+        description=f"{config.name}: {done.outcome}",
+    )
+    return Completed(name=done.outcome.capitalize(), message=done.why, data=done)
+
+
+def _unchanged(message: str) -> State[Any]:
+    return Completed(name="Unchanged", message=message)
+
+
+@contextmanager
+def _slot() -> Iterator[None]:
+    """Hold a slot of the limit on runs, where the server has that limit."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(RUNS_LIMIT)
+        except ObjectNotFound:
+            limited = False
+        else:
+            limited = True
+    if not limited:
+        yield
+        return
+    get_run_logger().info("waiting for a slot of %s", RUNS_LIMIT)
+    # A short lease: the slot of a killed run is free a minute later.
+    with concurrency(RUNS_LIMIT, lease_duration=_LEASE_SECONDS, strict=False):
+        yield

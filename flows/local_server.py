@@ -1,0 +1,145 @@
+"""The Prefect server that ``up`` works with: one that is there, or one of its own.
+
+A server of its own ends with ``up``. After ``kill -9`` it stays, so that runs under way can finish
+and be seen; the next ``up`` finds it and works with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+from sparsedistill.errors import SparseDistillError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_START_SECONDS = 180
+_STOP_SECONDS = 20
+_DEFAULTS = {
+    # No word to anybody outside.
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # Old runs go, with their logs and artifacts; Prefect's default removes old events alone.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    # In memory, as by default, a killed server's slots would be taken for ever.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    ),
+}
+
+
+class ServerError(SparseDistillError):
+    """There is no Prefect server to work with; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers.
+
+    Attributes:
+        api: Its address for programs.
+        log: Where a server of our own writes; None for one that was there.
+    """
+
+    api: str
+    log: Path | None
+
+    @property
+    def ui(self) -> str:
+        """Its address for people."""
+        return self.api.removesuffix("/api")
+
+
+@contextmanager
+def server(port: int) -> Iterator[Server]:
+    """Work with a server while the block runs: within it Prefect's API is that server's.
+
+    It is the one that Prefect is set to use (``PREFECT_API_URL`` or its profile), or the one that
+    listens at ``port`` of this machine, or else one that is started there and ended afterwards.
+
+    Raises:
+        ServerError: The one that is set does not answer, or ours does not start.
+    """
+    named = get_current_settings().api.url
+    if named is not None:
+        if not _answers(named):
+            raise ServerError(
+                f"no Prefect server answers at {named}, which Prefect is set to use: start it, or "
+                "unset PREFECT_API_URL (prefect config unset PREFECT_API_URL) to have one here"
+            )
+        yield Server(named, None)
+        return
+    api = f"http://127.0.0.1:{port}/api"
+    with temporary_settings({PREFECT_API_URL: api}):
+        if _answers(api):
+            yield Server(api, None)
+            return
+        with _started(api, port) as log:
+            yield Server(api, log)
+
+
+@contextmanager
+def _started(api: str, port: int) -> Iterator[Path]:
+    home = get_current_settings().home
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "sparsedistill-server.log"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    with log.open("wb") as file:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            command,
+            env={**_DEFAULTS, "PREFECT_UI_URL": api.removesuffix("/api"), **os.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C reaches `up` alone, which ends the server when the runs have told theirs.
+            start_new_session=True,
+        )
+    # What `prefect server stop` reads, for whoever has to end it after `up` was killed.
+    pid_file = home / "server.pid"
+    pid_file.write_text(str(process.pid), "utf-8")
+    try:
+        _wait(api, process, log)
+        yield log
+    finally:
+        _end(process)
+        pid_file.unlink(missing_ok=True)
+
+
+def _wait(api: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while not _answers(api):
+        if process.poll() is not None:
+            last = log.read_text("utf-8", errors="replace").strip().splitlines()[-1:]
+            raise ServerError(f"the Prefect server did not start: {' '.join(last)} (all in {log})")
+        if time.monotonic() > end:
+            raise ServerError(f"the Prefect server does not answer after {_START_SECONDS} s: {log}")
+        time.sleep(0.2)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _answers(api: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=2):  # noqa: S310 - http, or as set
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,101 @@
+"""Serving deployments: their runs, each in a process of its own, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterNextScheduledStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+from prefect.runner import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+    from prefect.deployments.runner import RunnerDeployment
+
+
+class _Runner(Runner):
+    """Prefect's, but that it ends the same way on Ctrl-C and SIGTERM, and its runs before itself.
+
+    Prefect 3.8 kills the runs, which the server then takes for running.
+    """
+
+    async def __aexit__(self, *error: Any) -> None:  # noqa: ANN401 - as Python calls it
+        await self.cancel_all()
+        await super().__aexit__(*error)
+
+    def handle_sigterm(self, *_: Any) -> None:  # noqa: ANN401 - as Prefect calls it
+        signal.raise_signal(signal.SIGINT)
+
+
+def serve(
+    deployments: Sequence[RunnerDeployment],
+    *,
+    limit: int,
+    heartbeat_seconds: float,
+    ready: Callable[[], object],
+) -> None:
+    """Register deployments and do their runs until Ctrl-C or SIGTERM.
+
+    Args:
+        deployments: To be served. Their schedules stay on when this ends, so that the next time
+            finds them as they were.
+        limit: Processes at a time, those that wait among them.
+        heartbeat_seconds: How often a run tells the server that it lives.
+        ready: Called when all are registered.
+    """
+    runner = _Runner(limit=limit, pause_on_shutdown=False, heartbeat_seconds=heartbeat_seconds)
+    for deployment in deployments:
+        keep_switched_off(deployment)
+        forget_missed(cast("UUID", runner.add_deployment(deployment)))
+    ready()
+    with suppress(KeyboardInterrupt):
+        asyncio.run(runner.start())
+
+
+def keep_switched_off(deployment: RunnerDeployment) -> None:
+    """Have a schedule that somebody switched off stay so when its deployment is registered."""
+    with get_client(sync_client=True) as client:
+        try:
+            there = client.read_deployment_by_name(deployment.full_name)
+        except ObjectNotFound:
+            return
+    off = {one.slug for one in there.schedules if not one.active}
+    for schedule in deployment.schedules or []:
+        if schedule.slug in off:
+            schedule.active = False
+
+
+def forget_missed(deployment: UUID) -> None:
+    """Remove the runs that were due while nobody served a deployment, but for the last one.
+
+    They would all start at once now, and the last one does what they would have done.
+    """
+    with get_client(sync_client=True) as client:
+        missed = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+                next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(
+                    before_=datetime.now(UTC)
+                ),
+            ),
+            sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
+        )
+        for run in [one for one in missed if one.auto_scheduled][:-1]:
+            client.delete_flow_run(run.id)

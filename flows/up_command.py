@@ -1,0 +1,104 @@
+"""``up``: what a small team needs on one machine, a server and the deployments it serves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from sparsedistill.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from prefect.deployments.runner import RunnerDeployment
+
+    from flows.deployments import Timing
+    from flows.local_server import Server
+
+NOTIFY_VARIABLE = "SPARSEDISTILL_NOTIFY"
+# Processes beside those that compute: they look, or wait for their slot.
+_WAITING = 4
+
+
+def up(options: argparse.Namespace) -> int:
+    """Serve the deployments of configurations until told to stop."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Both end it as Ctrl-C does, from the first moment on and also in the background of a shell,
+    # which ignores SIGINT: what it started goes with it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    from flows import deployments
+    from flows.local_server import server
+
+    served = deployments.read_served(options.configs)
+    timing = deployments.Timing(
+        cron=options.cron, timezone=options.timezone, watch=timedelta(minutes=options.watch)
+    )
+    if timing.watch < timedelta(seconds=1):
+        raise ConfigError(f"--watch {options.watch}: give minutes, more than none")
+    # Out of the environment before anything is started: what it starts need not know.
+    notify = [*options.notify, *os.environ.pop(NOTIFY_VARIABLE, "").split()]
+    made = deployments.deployments(served, timing)
+    console = Console(highlight=False)
+    with server(options.port) as one:
+        _serve(console, one, made, timing, runs=options.runs, notify=notify)
+    console.print("stopped")
+    return 0
+
+
+def _serve(
+    console: Console,
+    server: Server,
+    made: Sequence[RunnerDeployment],
+    timing: Timing,
+    *,
+    runs: int,
+    notify: Sequence[str],
+) -> None:
+    from flows import automations
+    from flows.serving import serve
+
+    limits = automations.make_limits(runs=runs, gpus=_gpus())
+    automations.end_dead_runs()
+    blocks = automations.tell_of_failures(notify)
+    log = f"its log: {server.log}" if server.log else "was running, and stays when this ends"
+    told = f"told to {', '.join(blocks)}" if blocks else "told to nobody: see --notify"
+    when = {
+        "redistill": f"{timing.cron} ({timing.timezone}), and when the corpus has changed",
+        "watch-corpus": f"every {timing.watch.total_seconds() / 60:g} min",
+    }
+    lines = [
+        ("Prefect", f"{server.ui}  ({log})"),
+        ("limits", ", ".join(f"{name} {number}" for name, number in limits.items())),
+        ("failures", told),
+        *(
+            ("serves", f"{one.full_name}  {when.get(str(one.flow_name), 'on demand')}")
+            for one in made
+        ),
+    ]
+
+    def ready() -> None:
+        for label, text in lines:
+            console.print(f"{label:<10}{text}", soft_wrap=True)
+        console.print("Ctrl-C ends it.")
+
+    serve(
+        made,
+        limit=runs + _WAITING,
+        heartbeat_seconds=automations.HEARTBEAT_SECONDS,
+        ready=ready,
+    )
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
