@@ -125,6 +125,18 @@ def tell_of_failures(targets: Sequence[str]) -> list[str]:
     return [name for name, _ in blocks]
 
 
+def check_targets(targets: Sequence[str]) -> None:
+    """Raise ConfigError for what can be no target, as far as that is seen without a server."""
+    for target in targets:
+        if "://" in target:
+            _kind_of(target)
+        elif "/" not in target:
+            raise ConfigError(
+                f"--notify {target!r}: give the URL of a webhook, or a Prefect block by type and "
+                "name, such as slack-webhook/team"
+            )
+
+
 def _told_before() -> list[str]:
     with get_client(sync_client=True) as client:
         there = client.read_automations_by_name(FAILURES)

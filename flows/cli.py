@@ -256,9 +256,12 @@ def _add_gc(actions: Commands) -> None:
 
 
 def _at_least_one(given: str) -> int:
-    number = int(given)
+    try:
+        number = int(given)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError("keep one run at least")
+        raise argparse.ArgumentTypeError(f"{given!r}: give a whole number, 1 or more")
     return number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from dashboards.comparison_table import comparison_table
 from flows.comparing import compare
 from flows.config import load_config
 from flows.delivery import deliver
+from flows.run_commands import run as run_one
 from flows.terminal import StageBars
 
 if TYPE_CHECKING:
@@ -28,10 +30,13 @@ def run(options: argparse.Namespace) -> int:
     ]
     console = Console()
 
-    def make(config: DistillConfig) -> RunResult:
-        console.print(f"[bold]{config.name}[/bold]")
+    def make(config: DistillConfig, name: str) -> RunResult:
+        console.print(f"[bold]{name}[/bold]")
         with StageBars(console).shown():
-            return _run(config, with_prefect=not options.no_prefect)
+            result = run_one(config, with_prefect=not options.no_prefect)
+            # Never to runs/<name>, where the current model may be.
+            deliver(result, Path(options.out) / name)
+            return result
 
     made = compare(configs, run=make)
     numbers, page = made.write(options.out)
@@ -41,19 +46,3 @@ def run(options: argparse.Namespace) -> int:
         console.print(note, highlight=False)
     console.print(f"\npage     {page}\nnumbers  {numbers}", highlight=False)
     return 0
-
-
-def _run(config: DistillConfig, *, with_prefect: bool) -> RunResult:
-    out = f"runs/{config.name}"
-    if with_prefect:
-        from flows.run_commands import quiet_prefect
-
-        with quiet_prefect():
-            from flows.prefect_runner import run_with_prefect
-
-            return run_with_prefect(config, out)
-    from flows.inline import run_inline
-
-    result = run_inline(config)
-    deliver(result, out)
-    return result

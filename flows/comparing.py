@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.comparison import render_comparison
 from sparsedistill.errors import ConfigError
+from storage.urls import shown
 from tasks.stage import tool_version
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ class Comparison:
 
 
 def compare(
-    configs: Sequence[DistillConfig], *, run: Callable[[DistillConfig], RunResult]
+    configs: Sequence[DistillConfig], *, run: Callable[[DistillConfig, str], RunResult]
 ) -> Comparison:
     """Run all configurations, one after the other, and put their results side by side.
 
     Args:
         configs: At least two.
-        run: Makes what is missing of one.
+        run: Makes what is missing of one, which is told apart by the name given with it.
 
     Raises:
         ConfigError: There are fewer than two.
@@ -64,7 +65,7 @@ def compare(
     if len(configs) < 2:
         raise ConfigError("give at least two configurations to compare")
     names = _names(configs)
-    results = {name: run(config) for name, config in zip(names, configs, strict=True)}
+    results = {name: run(config, name) for name, config in zip(names, configs, strict=True)}
     document = {
         "format": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -92,8 +93,15 @@ def differences(configs: Sequence[DistillConfig]) -> list[dict[str, Any]]:
             continue
         values = [one.get(key) for one in flat]
         if any(value != values[0] for value in values):
-            found.append({"key": key, "values": values})
+            found.append({"key": key, "values": [_without_secrets(value) for value in values]})
     return found
+
+
+def _without_secrets(value: Any) -> Any:  # noqa: ANN401 (whatever a setting is)
+    """Return a setting without the queries and passwords of URLs: it goes on a page."""
+    if isinstance(value, list):
+        return [_without_secrets(one) for one in value]
+    return shown(value) if isinstance(value, str) else value
 
 
 def _names(configs: Sequence[DistillConfig]) -> list[str]:

@@ -146,6 +146,15 @@ class DistillConfig(Table):
         return self
 
     @model_validator(mode="after")
+    def _epochs_of_a_start(self) -> DistillConfig:
+        if self.redistill.epochs is not None and self.student.updates is not None:
+            raise ValueError(
+                "[redistill] epochs stands in place of [student] epochs, and [student] updates is "
+                "given: leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _tokens_to_read(self) -> DistillConfig:
         if self.teacher is None and self.student.rivals:
             raise ValueError(

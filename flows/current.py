@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from flows.finished import finished_runs
 from sparsedistill.errors import DataError
 from tasks import report as reports
 
@@ -147,16 +148,16 @@ def promote(store: ArtifactStore, name: str, *, report: str | None = None) -> De
     Args:
         store: That has it.
         name: Of the run.
-        report: Key (or its beginning) of the report of the run that made it; the newest of that
-            name where not given.
+        report: Key (or its beginning) of the report of the run that made it; of the run of that
+            name that ended last where not given.
 
     Raises:
         DecisionError: There is no such report, it is the current model already, or somebody else
             decided meanwhile.
+        StorageError: The model is no longer in the store, or damaged.
     """
     decisions = history(store, name)
     model = model_of(_report(store, name, report), store)
-    check_whole(model, store)
     there = current(decisions)
     if there is not None and there.model.package == model.package:
         raise DecisionError(f"package/{model.package.key} is the current model of {name} already")
@@ -183,7 +184,10 @@ def rollback(store: ArtifactStore, name: str, *, to: int | None = None) -> Decis
     if to is None:
         target = before_current(decisions)
         if target is None:
-            raise DecisionError(f"there is no model of {name} before the current one")
+            raise DecisionError(
+                f"there is no model of {name} before the current one; `sparsedistill current "
+                f"{name}` lists all decisions, and `--to NUMBER` goes to the model of one"
+            )
     else:
         found = [one for one in decisions if one.number == to and one.verdict == "promoted"]
         if not found:
@@ -192,7 +196,6 @@ def rollback(store: ArtifactStore, name: str, *, to: int | None = None) -> Decis
         (target,) = found
         if target.number == there.number:
             raise DecisionError(f"the model of decision {to} is the current one already")
-    check_whole(target.model, store)
     why = f"back from the model of decision {there.number} to that of {target.number}"
     return _by_hand(store, name, "rolled_back", target.model, decisions, why=why, to=target.number)
 
@@ -252,7 +255,12 @@ def _by_hand(
     to: int | None = None,
 ) -> Decision:
     last = decisions[-1].number if decisions else 0
-    decided = decide(store, name, verdict, model, after=last, why=why, by_hand=True, to=to)
+    check_whole(model, store)  # without a claim, which an error would leave behind
+    with store.lease(f"decision-{name}") as lease:
+        lease.use([(one.kind, one.key) for one in model.references.values()])
+        # Again, for a collection may have gone by; from now on none takes the model away.
+        check_whole(model, store)
+        decided = decide(store, name, verdict, model, after=last, why=why, by_hand=True, to=to)
     if decided is None:
         raise DecisionError(
             f"somebody else decided about {name} at the same moment: look with "
@@ -269,10 +277,10 @@ def _report(store: ArtifactStore, name: str, key: str | None) -> Artifact:
                 f"report/{report.key} is of {report.manifest.config['name']}, not of {name}"
             )
         return report
-    found = [one for one in store.artifacts(reports.KIND) if one.config["name"] == name]
+    found = finished_runs(store, name, store.artifacts(reports.KIND))
     if not found:
         raise DecisionError(f"no finished run of {name} is in {store.url}")
-    return store.get(reports.KIND, found[-1].key)
+    return store.get(reports.KIND, found[-1][0].key)
 
 
 def _decision(record: Record) -> Decision:

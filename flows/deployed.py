@@ -11,6 +11,7 @@ same time do not share the memory of one machine.
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 CORPUS_CHANGED = "corpus.changed"
 """The event that starts a re-distillation."""
 
+# At the end of every process it tells that it is not done yet, which it then is.
+logging.getLogger("EventsWorker").setLevel(logging.ERROR)
 # Of the store: which change was told of last, for each run's name.
 _TOLD_RECORDS = "told-"
 _LEASE_SECONDS = 60.0
@@ -100,16 +103,23 @@ def distill(config: str, settings: tuple[str, ...] = (), out: str = "") -> State
     Args:
         config: TOML file of the run, read when the run starts.
         settings: Keys to set for this run alone, such as student.epochs=40.
-        out: Directory for report, numbers and model; runs/<name> where empty.
+        out: Directory for report, numbers and model; runs/NAME where empty.
     """
     given = _read(config, settings)
+    out = out or f"runs/{given.name}"
     with _slot():
         result = run_in_flow(given)
-        deliver(result, out or f"runs/{given.name}")
+        place = redistillation.place(result, given, out)
+        deliver(result, place)
     told = headline(result.summary())
+    if place != out:
+        told += (
+            f" {out} keeps the current model, this one is in {place}: `sparsedistill promote "
+            f"{config} --out {out}` puts it in its place."
+        )
     if result.computed() == 0:
-        return Completed(name="Cached", message=f"Nothing had to be computed. {told}")
-    return Completed(message=f"{result.computed()} artifacts were made. {told}")
+        return Completed(name="Cached", message=_plain(f"Nothing had to be computed. {told}"))
+    return Completed(message=_plain(f"{result.computed()} artifacts were made. {told}"))
 
 
 @flow(
@@ -129,7 +139,7 @@ def redistill(
     Args:
         config: TOML file of the run, read when the run starts.
         settings: Keys to set for this run alone, such as student.epochs=40.
-        out: Directory of the current model and its report; runs/<name> where empty.
+        out: Directory of the current model and its report; runs/NAME where empty.
         force: Compute and compare although nothing has changed.
         reason: Why it runs. It becomes part of the run's name.
     """
@@ -188,11 +198,16 @@ def compare(
     Args:
         configs: TOML files of the runs, two or more, read when the run starts.
         settings: Keys to set in all of them for this run alone, such as student.epochs=40.
-        out: Directory for page and numbers.
+        out: Directory for page and numbers, and for each run's results.
     """
     given = [_read(config, settings) for config in configs]
+
+    def run(config: DistillConfig, name: str) -> RunResult:
+        # Never to runs/NAME, where the current model may be.
+        return run_with_prefect(config, str(Path(out, name)))
+
     with _slot():
-        compared = comparing.compare(given, run=run_with_prefect)
+        compared = comparing.compare(given, run=run)
     _, page = compared.write(out)
     create_markdown_artifact(
         key="comparison",
@@ -233,17 +248,22 @@ def _redistill(config: DistillConfig, out: str | None, *, force: bool) -> State[
     with _slot() if works else nullcontext():
         done = redistillation.redistill(config, out=place, run=run, force=force)
     if done.outcome == "unchanged":
-        return Completed(name="Unchanged", message=done.why, data=done)
+        return Completed(name="Unchanged", message=_plain(done.why), data=done)
     create_markdown_artifact(
         key=f"redistill-{config.name.replace('_', '-')}",
         markdown=verdict_markdown(config.name, done),
         description=f"{config.name}: {done.outcome}",
     )
-    return Completed(name=done.outcome.capitalize(), message=done.why, data=done)
+    return Completed(name=done.outcome.capitalize(), message=_plain(done.why), data=done)
+
+
+def _plain(text: str) -> str:
+    """Return a text as a message of a state, which people search and copy: with plain spaces."""
+    return text.replace("\u00a0", " ")
 
 
 def _unchanged(message: str) -> State[Any]:
-    return Completed(name="Unchanged", message=message)
+    return Completed(name="Unchanged", message=_plain(message))
 
 
 @contextmanager

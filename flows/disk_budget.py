@@ -3,13 +3,15 @@
 Of what is ahead, only that is counted which is certain: what is missing of the stage about to
 begin, and all of a later stage of which the store has nothing yet. Estimates are right within a
 factor of two, so a run is refused only where not even the least of them fits; what may not fit is
-a warning in the log.
+a warning in the log. How many rows a corpus has is not known before it is read: what is guessed of
+it by the size of its files, which may hold more than texts, never refuses a run.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +50,7 @@ class DiskBudget:
         self._store = store
         self._stages = tuple(stages)
         self._rows = Rows(corpus=config.corpus.expected_rows)
+        self._guess: int | None = None
         self._jobs: dict[str, tuple[int, int]] = {}
 
     def learn(self, stage: str, made: Sequence[Made]) -> None:
@@ -73,7 +76,7 @@ class DiskBudget:
             return
         place, free = self._place()
         if stage == "corpus" and self._rows.corpus is None:
-            self._guess_corpus()
+            self._guess = self._guess_corpus()
         disk, least = self._of(stage, missing / jobs)
         for later in self._later(stage):
             more = self._of(later, 1.0)
@@ -104,10 +107,12 @@ class DiskBudget:
     def _of(self, stage: str, share: float) -> tuple[int, int]:
         """Return bytes that a share of a stage takes, estimated, and at least."""
         try:
-            need = sizes(stage, self._config, self._rows)
+            sure = need = sizes(stage, self._config, self._rows)
+            if self._rows.corpus is None and self._guess is not None:
+                need = sizes(stage, self._config, replace(self._rows, corpus=self._guess))
         except SparseDistillError:  # that it does not fit the memory is said elsewhere
             return 0, 0
-        return round((need.disk or 0) * share), round((need.least or 0) * share)
+        return round((need.disk or 0) * share), round((sure.least or 0) * share)
 
     def _later(self, stage: str) -> list[str]:
         """Return the stages after one that have everything to make."""
@@ -126,19 +131,19 @@ class DiskBudget:
             shutil.disk_usage(there).free
         )
 
-    def _guess_corpus(self) -> None:
+    def _guess_corpus(self) -> int | None:
         """Guess the rows of the corpus by the size of its sources, before they are read."""
         if "corpus_shard" in self._store.kinds():
-            return  # how many of its shards are there already is not known
+            return None  # how many of its shards are there already is not known
         config = self._config
         try:
             sources = expand_sources(config.corpus.sources, base=config.data)
         except StorageError:  # to be said by the stage itself
-            return
+            return None
         stored = 0.0
         for source in sources:
             packed = format_of(source.url)[1] is not None or Path(source.url).suffix == ".parquet"
             stored += (source.bytes or 0) * (1.0 if packed else _TEXT_SHARE * _STORED_SHARE)
         rows = round(stored / self._rows.text_bytes)
         limit = config.corpus.max_rows
-        self._rows.corpus = rows if limit is None else min(rows, limit)
+        return rows if limit is None else min(rows, limit)

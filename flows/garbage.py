@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from flows.current import PREFIX, before_current, current, history
+from flows.finished import finished_runs
 from storage import Rules
 from tasks import corpus, report
 
@@ -24,7 +24,7 @@ def rules(store: ArtifactStore, *, keep_runs: int = KEPT_RUNS) -> Rules:
 
     Args:
         store: Whose decisions count.
-        keep_runs: How many finished runs of each name; the latest ones.
+        keep_runs: How many finished runs of each name; those that ended last.
     """
     return Rules(
         roots=_roots(store, keep_runs),
@@ -41,9 +41,11 @@ def _roots(
 ) -> Callable[[Sequence[Manifest]], Mapping[Name, str]]:
     def roots(manifests: Sequence[Manifest]) -> dict[Name, str]:
         kept = dict(_of_decisions(store))
-        for manifest in _last_reports(manifests, keep_runs):
-            name, when = manifest.config.get("name"), manifest.created[:16].replace("T", " ")
-            kept.setdefault((manifest.kind, manifest.key), f"the run {name} of {when}")
+        names = {str(one.config.get("name")) for one in manifests if one.kind == report.KIND}
+        for name in sorted(names):
+            for manifest, when in finished_runs(store, name, manifests)[::-1][:keep_runs]:
+                day = when[:16].replace("T", " ")
+                kept.setdefault((manifest.kind, manifest.key), f"the run {name} of {day}")
         return kept
 
     return roots
@@ -62,15 +64,6 @@ def _of_decisions(store: ArtifactStore) -> Iterator[tuple[Name, str]]:
         ):
             for one in decision.model.references.values() if decision else ():
                 yield (one.kind, one.key), f"{what} of {name}"
-
-
-def _last_reports(manifests: Sequence[Manifest], number: int) -> Iterator[Manifest]:
-    def name_of(manifest: Manifest) -> str:
-        return str(manifest.config.get("name"))
-
-    reports = sorted((m for m in manifests if m.kind == report.KIND), key=name_of)
-    for _, runs in groupby(reports, key=name_of):
-        yield from sorted(runs, key=lambda run: (run.created, run.key), reverse=True)[:number]
 
 
 def _shards_of(manifest: Manifest) -> list[Name]:

@@ -6,8 +6,10 @@ and be seen; the next ``up`` finds it and works with it.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,9 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from sparsedistill.errors import SparseDistillError
+from storage.urls import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,9 +61,14 @@ class Server:
     log: Path | None
 
     @property
+    def shown(self) -> str:
+        """Its address for programs, without a password."""
+        return shown(self.api)
+
+    @property
     def ui(self) -> str:
-        """Its address for people."""
-        return self.api.removesuffix("/api")
+        """Its address for people, without a password."""
+        return self.shown.removesuffix("/api")
 
 
 @contextmanager
@@ -72,13 +81,8 @@ def server(port: int) -> Iterator[Server]:
     Raises:
         ServerError: The one that is set does not answer, or ours does not start.
     """
-    named = get_current_settings().api.url
+    named = named_server("unset PREFECT_API_URL to have one here")
     if named is not None:
-        if not _answers(named):
-            raise ServerError(
-                f"no Prefect server answers at {named}, which Prefect is set to use: start it, or "
-                "unset PREFECT_API_URL (prefect config unset PREFECT_API_URL) to have one here"
-            )
         yield Server(named, None)
         return
     api = f"http://127.0.0.1:{port}/api"
@@ -86,8 +90,43 @@ def server(port: int) -> Iterator[Server]:
         if _answers(api):
             yield Server(api, None)
             return
+        _check_free(port)
         with _started(api, port) as log:
             yield Server(api, log)
+
+
+def named_server(otherwise: str) -> str | None:
+    """Return the server that Prefect is set to use, which answers; None if none is set.
+
+    Args:
+        otherwise: What else can be done where it does not answer.
+
+    Raises:
+        ServerError: It does not answer.
+    """
+    named = get_current_settings().api.url
+    if named is None:
+        return None
+    with get_client(sync_client=True) as client:
+        # As all else is asked: with the key, the certificates and the proxy that are set.
+        failed = client.api_healthcheck()
+    if failed is not None:
+        raise ServerError(
+            f"no Prefect server answers at {shown(named)}, which Prefect is set to use "
+            f"(PREFECT_API_URL, or its profile): start it, or {otherwise}"
+        )
+    return named
+
+
+def _check_free(port: int) -> None:
+    try:
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        why = "is taken by another program" if taken else f"cannot be used ({error})"
+        raise ServerError(f"port {port} {why}: give --port another number") from error
 
 
 @contextmanager
@@ -99,7 +138,13 @@ def _started(api: str, port: int) -> Iterator[Path]:
     with log.open("wb") as file:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter
             command,
-            env={**_DEFAULTS, "PREFECT_UI_URL": api.removesuffix("/api"), **os.environ},
+            env={
+                **_DEFAULTS,
+                "PREFECT_UI_URL": api.removesuffix("/api"),
+                # Else pages of another port would ask the server at 4200.
+                "PREFECT_UI_API_URL": api,
+                **os.environ,
+            },
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -121,8 +166,9 @@ def _wait(api: str, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + _START_SECONDS
     while not _answers(api):
         if process.poll() is not None:
-            last = log.read_text("utf-8", errors="replace").strip().splitlines()[-1:]
-            raise ServerError(f"the Prefect server did not start: {' '.join(last)} (all in {log})")
+            said = log.read_text("utf-8", errors="replace").strip()
+            last = " ".join(said.rpartition("\n\n")[-1].split())
+            raise ServerError(f"the Prefect server did not start: {last} (all in {log})")
         if time.monotonic() > end:
             raise ServerError(f"the Prefect server does not answer after {_START_SECONDS} s: {log}")
         time.sleep(0.2)

@@ -27,6 +27,7 @@ from flows.config import DistillConfig
 from flows.delivery import RunResult, artifacts_of, deliver
 from flows.disk_budget import DiskBudget
 from flows.errors import RunFailedError, reason_of
+from flows.finished import note_run
 from flows.looking import Looker
 from flows.pipeline import Pipeline, Step
 from flows.prefect_progress import ProgressArtifacts
@@ -71,11 +72,11 @@ def run_with_prefect(
 def distill(
     config: DistillConfig, out: str | None = None, earlier: Earlier | None = None
 ) -> RunResult:
-    """Run the pipeline and put the results under ``out``.
+    """Run the pipeline, and put the results under ``out``.
 
     Args:
         config: The whole configuration.
-        out: Directory for report, numbers and model; ``runs/<name>`` where not given.
+        out: Directory for report, numbers and model; nothing is delivered where not given.
         earlier: The current model, in a re-distillation.
 
     Raises:
@@ -83,7 +84,8 @@ def distill(
         DiskTooSmallError: What is to be made does not fit on the disk.
     """
     result = run_in_flow(config, earlier=earlier)
-    deliver(result, out or f"runs/{config.name}")
+    if out is not None:
+        deliver(result, out)
     return result
 
 
@@ -120,6 +122,7 @@ def run_pipeline(pipeline: Pipeline) -> RunResult:
             run.everything()
         finally:
             _show_work(run.outcomes)
+        note_run(store, config.name, run.made["report"][0])
     return RunResult(run.made, run.outcomes)
 
 

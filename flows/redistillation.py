@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from flows.current import Decision, DecisionError, check_whole, current, decide, history, model_of
+from flows.current import Decision, DecisionError, current, decide, history, model_of
 from flows.delivery import RunResult, deliver_model, is_delivered
 from flows.pipeline import Pipeline
 from flows.plan import Planned
 from sparsedistill.text.buffers import TextBuffer
 from sparsedistill.text.identity import text_ids
-from storage import ArtifactStore, Input, StorageError, sha256_json
+from storage import ArtifactStore, Input, StorageError, StoreUnreachableError, sha256_json
 from tasks import corpus, dataset, logits, teacher
-from tasks.earlier import Earlier, origin_of
+from tasks.earlier import Earlier, Origin, origin_of
 from tasks.promotion import read_promotion
 from tasks.shards import read_shard, shard_of
 
@@ -126,6 +126,18 @@ def candidate(out: str | Path) -> str:
     return str(Path(out) / CANDIDATE_DIRECTORY)
 
 
+def place(result: RunResult, config: DistillConfig, out: str | Path) -> str:
+    """Return where a run that decides nothing delivers to.
+
+    That is ``out``; but where the run's name has a current model, and this is another one, it goes
+    to ``candidate(out)``, so that only a promotion changes the model that is in use.
+    """
+    there = current(history(ArtifactStore(config.run.store), config.name))
+    made = result.artifacts["package"][0]
+    same = there is None or there.model.package.key == made.key
+    return str(out) if same else candidate(out)
+
+
 def look(config: DistillConfig) -> Look:
     """Look whether there is anything to distil; seconds, and no row of the corpus is read.
 
@@ -187,36 +199,61 @@ def earlier_of(model: Model, config: DistillConfig, store: ArtifactStore) -> Ear
         DecisionError: It is no longer in the store, or damaged.
     """
     references = model.references
-    student = references["student"]
+    package, student = references["package"], references["student"]
     try:
-        check_whole(model, store)
-        origin = origin_of(store.get(student.kind, student.key).manifest.recipe)
-        store.get(references["vocabulary"].kind, references["vocabulary"].key)
+        store.get(package.kind, package.key).directory()
         seen = _learned_from(read_shard(store, references["train"]), config)
+    except StoreUnreachableError:  # that is no fault of the model
+        raise
     except StorageError as error:
         raise DecisionError(
             f"the current model of {config.name} cannot be compared with: {error}\n"
-            "`sparsedistill rollback` goes back to the model before it, `sparsedistill promote` "
-            "makes another run's model the current one"
+            "`sparsedistill rollback` goes back to the model before it. Or `sparsedistill distill` "
+            "makes a model without it, and then `sparsedistill promote` makes that the current one "
+            "(unless it came out the same: then it is mended)"
         ) from error
-    if seen and config.redistill.start == "current":
-        _LOG.warning(
-            "the student does not start from the earlier student/%s: that one learned from %d of "
-            "the texts that are in dev or test now (a dev that is put aside from a train that has "
-            "grown is another one each time: give it a file of its own)",
-            student.key,
-            seen,
+    origin = None
+    if config.redistill.start == "current":
+        why = (
+            f"that one learned from {seen} of the texts that are in dev or test now (a dev that is "
+            "put aside from a train that has grown is another one each time: give it a file of its "
+            "own)"
         )
+        if not seen:
+            origin, why = _origin(model, store)
+        if origin is None:
+            _LOG.warning(
+                "the student does not start from the earlier student/%s: %s", student.key, why
+            )
     return Earlier(
-        package=references["package"],
+        package=package,
         student=student,
         vocabulary=references["vocabulary"],
         train=references["train"],
         labels=model.labels,
         width=model.width,
-        start=config.redistill.start == "current" and not seen,
         origin=origin,
+        epochs=config.redistill.epochs,
     )
+
+
+def _origin(model: Model, store: ArtifactStore) -> tuple[Origin | None, str]:
+    """Return what the student of a model was made of, or why none can start from it.
+
+    Its files are opened now: what is damaged would otherwise end a run that needs none of it.
+    """
+    try:
+        student, vocabulary = (
+            store.get(one.kind, one.key)
+            for one in (model.references["student"], model.references["vocabulary"])
+        )
+        for artifact in (student, vocabulary):
+            artifact.directory()
+    except StoreUnreachableError:
+        raise
+    except StorageError as error:
+        return None, str(error)
+    return origin_of(student.manifest.recipe), ""
 
 
 def _learned_from(train: Texts, config: DistillConfig) -> int:

@@ -40,8 +40,8 @@ def distill(options: argparse.Namespace) -> int:
     console = Console()
     out = options.out or f"runs/{config.name}"
     with StageBars(console).shown():
-        result = _run(config, out, with_prefect=not options.no_prefect)
-    delivery = Delivery.below(out)
+        result, place = _run(config, out, with_prefect=not options.no_prefect)
+    delivery = Delivery.below(place)
     summary = result.summary()
     console.print()
     if result.computed():
@@ -52,6 +52,14 @@ def distill(options: argparse.Namespace) -> int:
     if result.computed() == 0:
         console.print("Nothing had to be computed: every stage was Cached.")
     console.print(f"report  {delivery.report}\nmodel   {delivery.model}", highlight=False)
+    if place != out:
+        console.print(
+            f"{out} keeps the current model; `sparsedistill promote {options.config} --out {out}` "
+            "puts this one in its place",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     return 0
 
 
@@ -88,39 +96,50 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(config: DistillConfig, out: str, *, with_prefect: bool) -> RunResult:
+def _run(config: DistillConfig, out: str, *, with_prefect: bool) -> tuple[RunResult, str]:
+    """Return what a run made, and where it was delivered."""
+    from flows.redistillation import place
+
+    result = run(config, with_prefect=with_prefect)
+    where = place(result, config, out)
+    deliver(result, where)
+    return result, where
+
+
+def run(config: DistillConfig, *, with_prefect: bool) -> RunResult:
+    """Make what is missing of a run, here or as a flow; deliver nothing."""
     if not with_prefect:
         from flows.inline import run_inline
 
-        result = run_inline(config)
-        deliver(result, out)
-        return result
+        return run_inline(config)
     with quiet_prefect():
         from flows.prefect_runner import run_with_prefect
 
-        return run_with_prefect(config, out)
+        return run_with_prefect(config)
 
 
 @contextmanager
 def quiet_prefect() -> Iterator[None]:
-    """Use the local server if there is one, and leave the terminal to the bars."""
+    """Use the local server if there is one, and leave the terminal to the bars.
+
+    Raises:
+        ServerError: Prefect is set to use a server that does not answer.
+    """
     # The bars show what happens; Prefect's own lines would break through them.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    server = _local_server()
+    from flows.local_server import named_server
+
+    server = None if named_server("give --no-prefect") else _local_server()
     with temporary_settings({PREFECT_API_URL: server} if server else {}):
         yield
 
 
 def _local_server() -> str | None:
-    """Return the server of `make ui` if one is up and Prefect is not set to use another."""
-    from prefect.settings import get_current_settings
-
-    if get_current_settings().api.url:
-        return None
+    """Return the server of `make ui` or of `up` if one is there."""
     try:
         with urllib.request.urlopen(f"{_LOCAL_SERVER}/health", timeout=0.3):  # noqa: S310
             return _LOCAL_SERVER

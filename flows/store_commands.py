@@ -27,7 +27,9 @@ def ls(options: argparse.Namespace) -> int:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for heading in ("artifact", "created", "rows", "size", "work"):
         table.add_column(heading, justify="left" if heading in ("artifact", "created") else "right")
-    for manifest in _store(options).artifacts(options.kind):
+    store = _store(options)
+    _check_kind(store, options.kind)
+    for manifest in store.artifacts(options.kind):
         table.add_row(
             Text(f"{manifest.kind}/{manifest.key[:_SHORT]}"),
             Text(fmt.clean(manifest.created[:19].replace("T", " "))),
@@ -46,19 +48,21 @@ def show(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Read every file and compare it with its checksum; 1 if something is damaged."""
+    """Read every file and compare it with its checksum; 1 if something is not as it should be."""
     store, console = _store(options), Console()
-    checked = damaged = 0
+    _check_kind(store, options.kind)
+    checked = damaged = newer = 0
     for found in store.verify(options.kind):
         checked += 1
-        if found.ok:
-            continue
-        damaged += 1
+        newer += found.newer
+        damaged += not (found.ok or found.newer)
         for problem in found.problems:
             console.print(Text(fmt.clean(f"{found.kind}/{found.key}: {problem}")))
     done = " (the next run makes them again)" if damaged else ""
-    console.print(f"{checked} artifacts read, {damaged} damaged{done}")
-    return 1 if damaged else 0
+    console.print(f"{checked - newer} artifacts read, {damaged} damaged{done}")
+    if newer:
+        console.print(f"{newer} not read: a newer version of sparsedistill wrote them")
+    return 1 if damaged or newer else 0
 
 
 def gc(options: argparse.Namespace) -> int:
@@ -126,6 +130,14 @@ def open_store(url: str) -> ArtifactStore:
 
 def _store(options: argparse.Namespace) -> ArtifactStore:
     return open_store(options.store)
+
+
+def _check_kind(store: ArtifactStore, kind: str | None) -> None:
+    """Refuse a kind of which there is nothing: most likely it is misspelt."""
+    kinds = store.kinds()
+    if kind is not None and kind not in kinds:
+        there = f"there are {', '.join(sorted(kinds))}" if kinds else "the store is empty"
+        raise StorageError(f"no artifact is of kind {kind!r}; {there}")
 
 
 def _artifact(options: argparse.Namespace) -> Artifact:

@@ -14,11 +14,19 @@ from tasks.logs import Told, Where, handled_by
 from tasks.progress import listening
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.console import Console
 
     from tasks.progress import Figures
+
+
+_WORDS: Mapping[str, Callable[[float], str]] = {
+    "update": lambda value: f"update {value:,.0f}",
+    "epoch": lambda value: f"epoch {value:,.0f}",
+    "dev_accuracy": lambda value: f"dev {100 * value:.1f} %",
+    "examples_per_second": lambda value: f"{value:,.0f} texts/s",
+}
 
 
 class StageBars:
@@ -124,8 +132,8 @@ class _Warnings(logging.Handler):
 
 
 def training_text(figures: Figures) -> str:
-    """Return a point of a training curve in words."""
-    return (
-        f"update {figures['update']:,.0f}, dev {100 * figures['dev_accuracy']:.1f} %, "
-        f"loss {figures['loss']:.3g}, {figures['examples_per_second']:,.0f} texts/s"
+    """Return a point of a training curve in words: whatever figures the training has."""
+    return ", ".join(
+        _WORDS[name](value) if name in _WORDS else f"{name.replace('_', ' ')} {value:.3g}"
+        for name, value in figures.items()
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,9 +36,6 @@ def tune(options: argparse.Namespace) -> int:
     for candidate in candidates:
         student = changed(config.student, candidate)
         check_students(config.model_copy(update={"student": student, "run": one_by_one}))
-    with StageBars(console).shown():
-        jobs = run_until(config, "student")
-    job = next(job for job in jobs if job.recipe.config["variant"] == "kd")
 
     def told(candidate: Candidate, examples: int, score: float) -> None:
         console.print(
@@ -46,14 +44,18 @@ def tune(options: argparse.Namespace) -> int:
             soft_wrap=True,
         )
 
-    result = search_settings(
-        job,
-        ArtifactStore(config.run.store),
-        candidates,
-        examples=options.examples,
-        budget=60 * options.minutes,
-        told=told,
-    )
+    with ExitStack() as held:
+        with StageBars(console).shown():
+            # What the search reads is claimed in the store until it is over.
+            jobs = held.enter_context(run_until(config, "student"))
+        result = search_settings(
+            next(job for job in jobs if job.recipe.config["variant"] == "kd"),
+            ArtifactStore(config.run.store),
+            candidates,
+            examples=options.examples,
+            budget=60 * options.minutes,
+            told=told,
+        )
     console.print()
     if not result.complete:
         console.print("The time was over before all runs were done: --minutes gives it more.")

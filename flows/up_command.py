@@ -31,11 +31,13 @@ def up(options: argparse.Namespace) -> int:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # It says at the end that it is not done yet, which it then is.
+    logging.getLogger("EventsWorker").setLevel(logging.ERROR)
     # Both end it as Ctrl-C does, from the first moment on and also in the background of a shell,
     # which ignores SIGINT: what it started goes with it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    from flows import deployments
+    from flows import automations, deployments
     from flows.local_server import server
 
     served = deployments.read_served(options.configs)
@@ -46,6 +48,7 @@ def up(options: argparse.Namespace) -> int:
         raise ConfigError(f"--watch {options.watch}: give minutes, more than none")
     # Out of the environment before anything is started: what it starts need not know.
     notify = [*options.notify, *os.environ.pop(NOTIFY_VARIABLE, "").split()]
+    automations.check_targets(notify)
     made = deployments.deployments(served, timing)
     console = Console(highlight=False)
     with server(options.port) as one:
@@ -77,6 +80,8 @@ def _serve(
     }
     lines = [
         ("Prefect", f"{server.ui}  ({log})"),
+        # Without it, Prefect's own commands would ask another server, or none.
+        ("elsewhere", f"export PREFECT_API_URL={server.shown}"),
         ("limits", ", ".join(f"{name} {number}" for name, number in limits.items())),
         ("failures", told),
         *(
@@ -87,14 +92,18 @@ def _serve(
 
     def ready() -> None:
         for label, text in lines:
-            console.print(f"{label:<10}{text}", soft_wrap=True)
+            console.print(f"{label:<11}{text}", soft_wrap=True)
         console.print("Ctrl-C ends it.")
+
+    def stopping() -> None:
+        console.print("stopping: runs under way are cancelled, which may take half a minute")
 
     serve(
         made,
         limit=runs + _WAITING,
         heartbeat_seconds=automations.HEARTBEAT_SECONDS,
         ready=ready,
+        stopping=stopping,
     )
 
 

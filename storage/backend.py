@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from storage.manifest import FileEntry, Manifest
@@ -57,8 +57,8 @@ class Backend(Protocol):
     def names(self, directory: str) -> list[str]:
         """Names right below a directory, in no order; none where there is no such directory."""
 
-    def open(self, path: str) -> BinaryIO:
-        """A file as a stream; FileNotFoundError where there is none."""
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """A file piece by piece; FileNotFoundError where there is none."""
 
     def fetch(self, manifest: Manifest, entry: FileEntry) -> Path:
         """A local path of a file of an artifact, checked."""
@@ -69,11 +69,26 @@ class Backend(Protocol):
     def publish(self, directory: Path, manifest: Manifest) -> bool:
         """Make a local directory an artifact, all at once; False if the key is already taken."""
 
-    def remove(self, kind: str, key: str) -> None:
-        """Remove an artifact; a half-done removal leaves nothing that looks like one."""
+    def remove(self, kind: str, key: str, listed: Collection[str] | None = None) -> None:
+        """Remove an artifact; a half-done removal leaves nothing that looks like one.
 
-    def discard(self, directory: str) -> None:
-        """Remove a directory of small files; nothing happens if there is none."""
+        `listed` are its files, where a listing has told them already.
+        """
+
+    def clear(self, kind: str, key: str, manifest: bytes | None) -> None:
+        """Remove what is under a key only while that is its manifest (None: it has none)."""
+
+    def discard(self, path: str, *, listed: bool = False) -> None:
+        """Remove a file, or a directory of small files; nothing happens if there is none.
+
+        `listed` says that it is a file, as a listing has told.
+        """
+
+    def reserve(self) -> None:
+        """Set a little room aside for `release`, as far as there is any."""
+
+    def release(self) -> None:
+        """Give the room up, so that something can be written on a disk that is full."""
 
     def free_bytes(self) -> int | None:
         """Bytes that can still be written; None where nobody knows."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from storage.lineage import Name
 
 _LOG = logging.getLogger(__name__)
+# Marked artifacts that the log of this process has told of, by a place that only one store has.
+_TOLD: set[tuple[str, str, str]] = set()
 
 
 def load_manifests(backend: Backend, names: Sequence[Name]) -> list[Manifest | None]:
@@ -34,8 +36,7 @@ def load_manifests(backend: Backend, names: Sequence[Name]) -> list[Manifest | N
         (kind, key) for kind, key in dict.fromkeys(names) if MANIFEST in listings[kind].get(key, {})
     ]
     for kind, key in present:
-        if MARK in listings[kind][key]:
-            _LOG.warning("%s/%s was found damaged; it has to be made again", kind, key)
+        _tell_of_mark(str(backend.temporary), kind, key, marked=MARK in listings[kind][key])
     present = [(kind, key) for kind, key in present if MARK not in listings[kind][key]]
     texts = backend.read([f"{kind}/{key}/{MANIFEST}" for kind, key in present])
     loaded: dict[Name, Manifest] = {}
@@ -47,6 +48,16 @@ def load_manifests(backend: Backend, names: Sequence[Name]) -> list[Manifest | N
         except DamagedArtifactError as error:
             _LOG.warning("%s", error)
     return [loaded.get(name) for name in names]
+
+
+def _tell_of_mark(store: str, kind: str, key: str, *, marked: bool) -> None:
+    """Warn once, though a run looks for it many times; and anew of one that was mended."""
+    name = (store, kind, key)
+    if not marked:
+        _TOLD.discard(name)
+    elif name not in _TOLD:
+        _TOLD.add(name)
+        _LOG.warning("%s/%s was found damaged; it has to be made again", kind, key)
 
 
 def parse_manifest(kind: str, key: str, text: bytes | None) -> Manifest:

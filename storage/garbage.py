@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
-from storage.errors import StorageError
+from storage.errors import StorageError, StoreFullError
 from storage.inventory import Entry, reach, take_inventory
 from storage.leases import DIRECTORY, Lease, claims_at, read_names
 from storage.scratch import is_of_dead_process
-from storage.strays import find_strays, remove_stray
+from storage.strays import find_dead, find_strays, remove_stray
 
 if TYPE_CHECKING:
     from collections.abc import Collection as Names
@@ -148,12 +148,28 @@ def _claimed(backend: Backend, *, delete: bool) -> Iterator[Lease | None]:
     if not delete:
         yield None
         return
-    claim = Lease(backend, "gc", of="gc")
+    claim = _make_claim(backend)
     try:
         with claim.beating():
             yield claim
     finally:
         claim.end()
+        backend.reserve()
+
+
+def _make_claim(backend: Backend) -> Lease:
+    """A claim, also on a disk without a free page: for that, some room is always set aside."""
+    for make_room in (partial(_remove_temporary, backend), backend.release):
+        with suppress(StoreFullError):
+            return Lease(backend, "gc", of="gc")
+        make_room()
+    return Lease(backend, "gc", of="gc")
+
+
+def _remove_temporary(backend: Backend) -> None:
+    """What dead processes of this machine left is nobody's, claim or not."""
+    for stray in find_dead(backend):
+        remove_stray(backend, stray)
 
 
 def _holds(claim: Claim, since: float) -> bool:
@@ -220,7 +236,7 @@ def _artifacts(backend: Backend, unneeded: list[Entry]) -> Iterator[_Work]:
         if entry.manifest is None and not entry.damaged:
             what = "files without artifact"
         freed = Freed(what, entry.kind, entry.key, entry.bytes)
-        yield freed, partial(backend.remove, entry.kind, entry.key)
+        yield freed, partial(backend.remove, entry.kind, entry.key, tuple(entry.files))
 
 
 def _left_over(
@@ -231,7 +247,7 @@ def _left_over(
             if entry.name in kept and stat.modified <= young:
                 name = f"{entry.kind}/{entry.key}/{path}"
                 freed = Freed("files without artifact", entry.kind, name, stat.bytes)
-                yield freed, partial(backend.discard, name)
+                yield freed, partial(backend.discard, name, listed=True)
 
 
 def _leases(

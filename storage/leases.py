@@ -4,7 +4,7 @@
         claim.json      format, run, host, process, start: written once
         beat.json       rewritten every half minute while the process lives
         names-*.json    kind and key of what the run relies on, as it becomes known
-        ended.json      only after a run that failed
+        ended.json      only after a run that failed, or made a part of its work
 
 A garbage collection makes a claim of the same form (`gc-...`). A run writes names down and then
 looks for collections; a collection writes its claim down and then reads the names: one of the two
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import socket
@@ -86,14 +87,15 @@ class Lease:
         self._lock = threading.Lock()
         self._used: set[Name] = set()
         self._files = 0
-        self._last_beat = time.time()
+        self._last_beat = _clock()
         self._lost = False
-        self._write(_CLAIM, run=run, host=socket.gethostname(), process=os.getpid())
+        self._look_again = False
+        self._write_claim()
 
     @property
     def held(self) -> bool:
         """Whether no other machine can have taken this process for dead."""
-        return not self._lost and time.time() - self._last_beat < EXPIRY_SECONDS / 2
+        return not self._lost and _clock() - self._last_beat < EXPIRY_SECONDS / 2
 
     def use(self, names: Iterable[Name]) -> bool:
         """Write down artifacts that the run relies on, made or to be made.
@@ -101,22 +103,26 @@ class Lease:
         Waits while a garbage collection is under way that may not know of them.
 
         Returns:
-            Whether it waited: then look again what is there.
+            Whether it waited, or was taken for dead before: then look again what is there.
         """
         with self._lock:
             new = [name for name in dict.fromkeys(names) if name not in self._used]
             if not new:
                 return False
-            self._files += 1
-            self._write(f"names-{self._files:06d}.json", names=[list(name) for name in new])
+            self._write_names(new)
             self._used.update(new)
-        return self._wait_for_collections()
+            again, self._look_again = self._look_again, False
+        return self._wait_for_collections() or again
 
     def beat(self) -> None:
-        """Give a sign of life."""
-        now = time.time()
+        """Give a sign of life, and write the claim anew if it was taken for that of a dead process.
+
+        A collection does not: what it has not removed by then is for another one.
+        """
+        now = _clock()
         # A process that slept too long (a suspended machine) does not know what went on meanwhile.
         self._lost = self._lost or now - self._last_beat > EXPIRY_SECONDS / 2
+        self._restore()
         self._write(_BEAT)
         self._last_beat = now
 
@@ -145,18 +151,51 @@ class Lease:
         return read_claims(self._backend, clock=self.id)
 
     def end(self) -> None:
-        """Remove the lease, and those that ended runs of the same name have left."""
-        for claim in self.claims():
-            left = claim.of == "run" and claim.group == self.group and not claim.live
-            if claim.id == self.id or left:
+        """Remove the lease, and those that ended runs of the same name have left.
+
+        Only those that began no later and used nothing else: what another one has made is not yet
+        part of any finished run. An error is a warning: the work is done.
+        """
+        try:
+            claims = self.claims()
+            self._backend.discard(f"{DIRECTORY}/{self.id}")
+            for claim in self._outlived(claims):
                 self._backend.discard(f"{DIRECTORY}/{claim.id}")
+        except Exception as error:
+            _LOG.warning("the lease of %s could not be removed: %s", self.run, error)
 
     def abandon(self) -> None:
         """Say that the run has ended without having made everything; its names stay."""
         try:
+            self._restore()
             self._write(_ENDED)
         except Exception as error:  # the error that ended the run is the one to tell
             _LOG.warning("the end of the lease of %s could not be noted: %s", self.run, error)
+
+    def _outlived(self, claims: Iterable[Claim]) -> list[Claim]:
+        began = [claim.started for claim in claims if claim.id == self.id]
+        left = [
+            claim
+            for claim in claims
+            if claim.of == "run" and claim.group == self.group and not claim.live
+            if claim.id != self.id and claim.started <= max(began, default=-math.inf)
+        ]
+        names = read_names(self._backend, left)
+        return [claim for claim in left if names.get(claim.id, set()) <= self._used]
+
+    def _restore(self) -> None:
+        """Write everything again if somebody has removed the claim."""
+        if self._backend.read([f"{DIRECTORY}/{self.id}/{_CLAIM}"]) != [None]:
+            return
+        self._lost = True
+        if self.id.startswith("gc-"):
+            return
+        _LOG.warning("the lease of %s was taken for that of a dead run: writing it anew", self.run)
+        with self._lock:
+            self._write_claim()
+            if self._used:
+                self._write_names(sorted(self._used))
+            self._look_again = True
 
     def _wait_for_collections(self) -> bool:
         waited = False
@@ -167,6 +206,13 @@ class Lease:
             time.sleep(_WAIT_SECONDS)
         return waited
 
+    def _write_claim(self) -> None:
+        self._write(_CLAIM, run=self.run, host=socket.gethostname(), process=os.getpid())
+
+    def _write_names(self, names: Iterable[Name]) -> None:
+        self._files += 1
+        self._write(f"names-{self._files:06d}.json", names=[list(name) for name in names])
+
     def _write(self, name: str, **fields: object) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         text = json.dumps({"format": FORMAT, "time": now, **fields}) + "\n"
@@ -174,8 +220,15 @@ class Lease:
 
 
 @contextmanager
-def hold(backend: Backend, run: str) -> Iterator[Lease]:
-    """A lease during the block. It stays when the block raises, so that its work is kept."""
+def hold(backend: Backend, run: str, *, keep: bool = False) -> Iterator[Lease]:
+    """A lease during the block. It stays when the block raises, so that its work is kept.
+
+    Args:
+        backend: Of the store.
+        run: Name of the run.
+        keep: Whether it stays in any case.
+    """
+    backend.reserve()
     lease = Lease(backend, run)
     try:
         with lease.beating():
@@ -183,7 +236,10 @@ def hold(backend: Backend, run: str) -> Iterator[Lease]:
     except BaseException:
         lease.abandon()
         raise
-    lease.end()
+    if keep:
+        lease.abandon()
+    else:
+        lease.end()
 
 
 def group_of(run: str) -> str:
@@ -210,7 +266,8 @@ def claims_at(backend: Backend, clock: str | None) -> tuple[float, list[Claim]]:
         if name and _ID.fullmatch(top):
             files.setdefault(top, {})[name] = stat
     own = [stat.modified for stat in files.get(clock or "", {}).values()]
-    now = max(own, default=time.time())
+    # Some file systems tell no times: infinite ones.
+    now = max(filter(math.isfinite, own), default=time.time())
     return now, [_claim(top, found, now) for top, found in sorted(files.items())]
 
 
@@ -254,3 +311,10 @@ def _parse(path: str, text: bytes) -> list[Name]:
             f"{path} is damaged ({error}): what that run relies on is not known. "
             "Remove the file if the run has ended."
         ) from error
+
+
+def _clock() -> float:
+    """Seconds that go on while the machine is suspended, and that nobody sets."""
+    # Not everywhere: without it, the time of day.
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.time() if boot is None else time.clock_gettime(boot)

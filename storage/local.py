@@ -8,11 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from stat import S_ISLNK
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from storage.backend import FileStat
 from storage.checksums import check_file
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from storage.manifest import FileEntry, Manifest
+
+BALLAST_BYTES = 64 << 10
+"""More than the claim of a garbage collection takes, in blocks of any file system."""
+
+_BALLAST = ".ballast"
+_BLOCK = 1 << 20
 
 
 class LocalBackend:
@@ -62,7 +68,7 @@ class LocalBackend:
 
     def read(self, paths: Sequence[str]) -> list[bytes | None]:
         """None also for a link that leaves the root."""
-        return [self._read(path) for path in paths]
+        return [self._read(self._root / path) for path in paths]
 
     def files(self, directory: str) -> Mapping[str, FileStat]:
         """Without what cannot be read, and links that leave the root."""
@@ -90,9 +96,11 @@ class LocalBackend:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def open(self, path: str) -> BinaryIO:
+    def blocks(self, path: str) -> Iterator[bytes]:
         """StorageError for a link that leaves the root."""
-        return self._inside(self._root / path).open("rb")
+        with self._inside(self._root / path).open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                yield block
 
     def fetch(self, manifest: Manifest, entry: FileEntry) -> Path:
         """The file itself; its checksum is compared once per process."""
@@ -123,13 +131,50 @@ class LocalBackend:
         sync(target.parent)
         return True
 
-    def remove(self, kind: str, key: str) -> None:
+    def remove(
+        self,
+        kind: str,
+        key: str,
+        listed: Collection[str] | None = None,  # noqa: ARG002 (one rename takes them all)
+    ) -> None:
         """Rename out of the way, then delete: a kill in between leaves no half artifact."""
-        self._remove(self._root / kind / key, kind, key)
+        if aside := self._move_aside(self._root / kind / key, kind, key):
+            _delete(aside)
 
-    def discard(self, directory: str) -> None:
+    def clear(self, kind: str, key: str, manifest: bytes | None) -> None:
+        """Look, rename out of the way, look again, and rename back what is somebody else's."""
+        place = self._root / kind / key
+        if self._read(place / MANIFEST) != manifest:
+            return
+        if (aside := self._move_aside(place, kind, key)) is None:
+            return
+        if self._read(aside / MANIFEST) != manifest:
+            # Where the place is taken again, there is one already.
+            with suppress(OSError):
+                aside.rename(place)
+                return
+        _delete(aside)
+
+    def discard(self, path: str, *, listed: bool = False) -> None:  # noqa: ARG002
         """As an artifact is removed."""
-        self._remove(self._root / directory, "files", _digest_of(directory))
+        if aside := self._move_aside(self._root / path, "files", _digest_of(path)):
+            _delete(aside)
+
+    def reserve(self) -> None:
+        """A file of random bytes, which no file system makes smaller."""
+        path = self._root / _BALLAST
+        try:
+            with path.open("xb") as file:
+                file.write(os.urandom(BALLAST_BYTES))
+        except FileExistsError:
+            return
+        except OSError:  # a full disk, or one that is not to be written to
+            with suppress(OSError):
+                path.unlink()
+
+    def release(self) -> None:
+        """Remove that file."""
+        (self._root / _BALLAST).unlink(missing_ok=True)
 
     def free_bytes(self) -> int | None:
         """Of the disk, as far as this user may fill it."""
@@ -155,17 +200,14 @@ class LocalBackend:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def _remove(self, path: Path, kind: str, key: str) -> None:
+    def _move_aside(self, path: Path, kind: str, key: str) -> Path | None:
         aside = temporary_path(self.temporary, kind, key)
         aside.parent.mkdir(exist_ok=True)
         try:
             (self._inside(path.parent) / path.name).rename(aside)
         except FileNotFoundError:
-            return
-        if aside.is_dir() and not aside.is_symlink():
-            shutil.rmtree(aside)
-        else:
-            aside.unlink()
+            return None
+        return aside
 
     def _files(self, top: Path) -> Iterator[tuple[str, int]]:
         for name, stat in self._stats(top):
@@ -188,10 +230,10 @@ class LocalBackend:
                     continue  # what cannot be read, or may not be, is missing
                 yield path[len(real) + 1 :], FileStat(stat.st_size, stat.st_mtime)
 
-    def _read(self, path: str) -> bytes | None:
+    def _read(self, path: Path) -> bytes | None:
         try:
-            return self._inside(self._root / path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, StorageError):
+            return self._inside(path).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, StorageError):
             return None
 
     def _inside(self, path: Path) -> Path:
@@ -203,3 +245,10 @@ class LocalBackend:
 
 def _digest_of(path: str) -> str:
     return sha256(path.encode()).hexdigest()[:32]
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

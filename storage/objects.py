@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import fsspec
+from fsspec.core import has_magic
 
 from storage.backend import FileStat
 from storage.checksums import check_file, wrong_size
@@ -34,10 +36,12 @@ from storage.scratch import cache_directory, make_temporary, size_of, sweep
 from storage.turns import turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from storage.manifest import FileEntry, Manifest
+
+_BLOCK = 1 << 20
 
 
 class ObjectBackend:
@@ -139,10 +143,12 @@ class ObjectBackend:
             return []
         return [str(entry).rstrip("/").rpartition("/")[2] for entry in entries]
 
-    def open(self, path: str) -> BinaryIO:
-        """Read ahead in blocks."""
-        opened = self._ask("the opening", path, self._fs.open, self._path(path), "rb")
-        return cast("BinaryIO", opened)
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """Read ahead in blocks; every request is tried again."""
+        stream = self._ask("the opening", path, self._fs.open, self._path(path), "rb")
+        with stream:
+            while block := self._ask("the reading", path, stream.read, _BLOCK):
+                yield bytes(block)
 
     def fetch(self, manifest: Manifest, entry: FileEntry) -> Path:
         """A copy in the local cache, its checksum compared once per process."""
@@ -178,20 +184,51 @@ class ObjectBackend:
             self.discard(f"{name}/{MARK}")  # of one that was half removed
         return self.create(f"{name}/{MANIFEST}", manifest.to_json().encode())
 
-    def remove(self, kind: str, key: str) -> None:
+    def remove(self, kind: str, key: str, listed: Collection[str] | None = None) -> None:
         """The manifest first: without it, what is left is no artifact."""
         name = f"{kind}/{key}"
-        for path in sorted(self.files(name), key=lambda path: path != MANIFEST):
-            self.discard(f"{name}/{path}")
+        files = list(self.files(name)) if listed is None else listed
+        if MANIFEST in files:
+            self._delete([f"{name}/{MANIFEST}"])
+        self._delete([f"{name}/{path}" for path in sorted(files) if path != MANIFEST])
 
-    def discard(self, path: str) -> None:
-        """File by file."""
-        found = self._ask("the listing", path, self._fs.find, self._path(path))
-        for each in found:
-            try:
-                self._ask("the removal", path, self._fs.rm_file, each)
-            except FileNotFoundError:
-                continue  # somebody else was faster
+    def clear(self, kind: str, key: str, manifest: bytes | None) -> None:
+        """Looked at right before: between the two nothing but one request can come."""
+        files = list(self.files(f"{kind}/{key}"))
+        if self.read([f"{kind}/{key}/{MANIFEST}"]) == [manifest]:
+            self.remove(kind, key, files)
+
+    def discard(self, path: str, *, listed: bool = False) -> None:
+        """One listing, where it is needed, and one request for a thousand files."""
+        if listed:
+            self._delete([path])
+        else:
+            found = self._ask("the listing", path, self._fs.find, self._path(path))
+            self._delete([self._below(each, self._root) for each in found])
+
+    def reserve(self) -> None:
+        """Nothing: object stores do not fill up."""
+
+    def release(self) -> None:
+        """Nothing."""
+
+    def _delete(self, paths: Sequence[str]) -> None:
+        """Files that a listing has told; gone ones do not matter."""
+        # Of several, fsspec would take some names for patterns.
+        plain = [path for path in paths if not has_magic(path)] if len(paths) > 1 else []
+        if plain and not self._delete_at_once(plain):
+            plain = []
+        for path in sorted(set(paths) - set(plain)):
+            # Somebody else may have been faster.
+            with suppress(FileNotFoundError):
+                self._ask("the removal", path, self._fs.rm_file, self._path(path))
+
+    def _delete_at_once(self, paths: Sequence[str]) -> bool:
+        try:
+            self._ask("the removal", paths[0], self._fs.rm, [self._path(path) for path in paths])
+        except FileNotFoundError:
+            return False  # one was gone: what became of the rest is not told
+        return True
 
     def free_bytes(self) -> int | None:
         """Object stores do not fill up."""

@@ -12,10 +12,12 @@ import re
 import secrets
 import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"(?P<recipe>[a-z_]+-[0-9a-f]{32})-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def cache_directory() -> Path:
@@ -92,12 +94,14 @@ def size_of(directory: Path) -> int:
 
 
 def _host() -> str:
-    """Where process numbers mean the same: two containers may well have one host name."""
-    name = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:64] or "host"
-    try:
-        return f"{name}.{Path('/proc/self/ns/pid').stat().st_ino}"
-    except OSError:
-        return name
+    """Where process numbers mean the same: containers, and machines, may well share a name."""
+    parts = [re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:64] or "host"]
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    with suppress(OSError):
+        # No two kernels that run have one; after a restart the numbers mean other processes, too.
+        parts.append(_BOOT_ID.read_text(encoding="ascii").strip().replace("-", "")[:12])
+    return ".".join(parts)
 
 
 def _is_alive(pid: int) -> bool:

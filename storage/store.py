@@ -164,13 +164,15 @@ class ArtifactStore:
         workspace = self._workspace(recipe)
         return turns.turn(lock_of(workspace))
 
-    def lease(self, run: str) -> AbstractContextManager[Lease]:
+    def lease(self, run: str, *, keep: bool = False) -> AbstractContextManager[Lease]:
         """Claim artifacts for a run during the block, so that no garbage collection takes them.
 
         See `storage.leases`. When the block raises, or the process is killed, the claim stays for a
-        while: the next run of that name wants to find what this one has made.
+        while: the next run of that name wants to find what this one has made. With `keep` it stays
+        also when the block ends well, for what makes only a part of a run: no finished run keeps
+        that part yet.
         """
-        return hold(self._backend, run)
+        return hold(self._backend, run, keep=keep)
 
     def free_bytes(self) -> int | None:
         """Bytes that can still be written; None where nobody knows (object stores)."""
@@ -235,19 +237,18 @@ class ArtifactStore:
             for name, manifest in zip(checked, found, strict=True)
         ]
 
-    def verify(
-        self, kind: str | None = None, key_prefix: str | None = None
-    ) -> Iterator[Verification]:
-        """Read every file of the artifacts chosen and compare checksums.
+    def verify(self, kind: str | None = None) -> Iterator[Verification]:
+        """Read every file of all artifacts, or those of a kind, and compare checksums.
 
         A damaged one is marked, so that it counts as missing and the next run makes it again; a
         mark on one that is whole is taken away.
+
+        Raises:
+            StoreUnreachableError: the store could not be asked, which is no damage.
         """
-        if key_prefix is not None:
-            check_key_prefix(key_prefix)
         for each in self._kinds(kind):
             for key, files in sorted(self._backend.listing(each).items()):
-                if MANIFEST in files and key.startswith(key_prefix or ""):
+                if MANIFEST in files:
                     yield verification.verify(self._backend, each, key)
 
     def lineage(self, artifact: Artifact) -> LineageNode:
@@ -291,6 +292,7 @@ class ArtifactStore:
                 raise NoStoreError(f"there is no store at {shown(self.url)}")
             if text is None:
                 self._backend.write(_STORE_FILE, json.dumps({"format": FORMAT}).encode() + b"\n")
+                self._backend.reserve()
                 return
         except OSError as error:
             reason = shown(str(error))
@@ -323,9 +325,11 @@ class ArtifactStore:
                 return Artifact(winner, self._backend)
             if self._backend.publish(directory, manifest):
                 return Artifact(manifest, self._backend)
+            judged = self._manifest_text(kind, key)
             if self._load([(kind, key)]) == [None]:
                 _LOG.warning("replacing what is damaged under %s/%s", kind, key)
-                self._backend.remove(kind, key)
+                # Another machine may have replaced it by now.
+                self._backend.clear(kind, key, judged)
         raise StorageError(f"{kind}/{key} could not be published: something else keeps its place")
 
     def _manifest_text(self, kind: str, key: str) -> bytes | None:

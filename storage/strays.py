@@ -50,6 +50,13 @@ def find_strays(backend: Backend, *, used: Collection[Name], young: float) -> It
     yield from _workspaces(backend.workspaces, used, young)
 
 
+def find_dead(backend: Backend) -> Iterator[Stray]:
+    """Find the temporary files of dead processes of this machine, which no run can want."""
+    for path in _entries(backend.temporary):
+        if is_of_dead_process(path.name):
+            yield Stray("temporary files", path, size_of(path))
+
+
 def _temporary_files(directory: Path, young: float) -> Iterator[Stray]:
     for path in _entries(directory):
         if path.name.endswith(_LOCK):

@@ -11,14 +11,17 @@ from storage import marks
 from storage.artifact import Artifact
 from storage.catalogue import parse_manifest
 from storage.checksums import ALTERED, wrong_size
-from storage.errors import DamagedArtifactError, StorageError, StoreVersionError
+from storage.errors import (
+    DamagedArtifactError,
+    StorageError,
+    StoreUnreachableError,
+    StoreVersionError,
+)
 from storage.names import MANIFEST
 
 if TYPE_CHECKING:
     from storage.backend import Backend
     from storage.manifest import FileEntry, Manifest
-
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,11 @@ class Verification:
 
 
 def verify(backend: Backend, kind: str, key: str) -> Verification:
-    """Read an artifact whole; mark it when it is damaged, and take a wrong mark away."""
+    """Read an artifact whole; mark it when it is damaged, and take a wrong mark away.
+
+    Raises:
+        StoreUnreachableError: the store could not be asked, which is no damage.
+    """
     try:
         manifest = parse_manifest(kind, key, backend.read([f"{kind}/{key}/{MANIFEST}"])[0])
     except StoreVersionError as error:
@@ -75,12 +82,13 @@ def _compare(backend: Backend, path: str, file: FileEntry) -> str | None:
     digest = hashlib.sha256()
     size = 0
     try:
-        with backend.open(path) as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-                size += len(block)
+        for block in backend.blocks(path):
+            digest.update(block)
+            size += len(block)
     except FileNotFoundError:
         return "the file is missing"
+    except StoreUnreachableError:
+        raise  # says nothing of the file
     except StorageError as error:
         return str(error)
     except OSError as error:

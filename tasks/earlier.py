@@ -55,8 +55,9 @@ class Earlier:
         train: The labelled texts that it learned from.
         labels: In the student's order.
         width: Of the student's table.
-        start: Whether a new student takes its rows over; it is compared with the model anyway.
-        origin: What that student was made of.
+        origin: What that student was made of; None where a new one does not take its rows over. It
+            is compared with the model anyway.
+        epochs: Of a student that takes its rows over; None for those of ``[student]``.
     """
 
     package: Input
@@ -65,8 +66,8 @@ class Earlier:
     train: Input
     labels: tuple[str, ...]
     width: int
-    start: bool
-    origin: Origin
+    origin: Origin | None
+    epochs: int | None = None
 
 
 def origin_of(recipe: Recipe) -> Origin:
@@ -77,22 +78,28 @@ def origin_of(recipe: Recipe) -> Origin:
     return Origin(alike.key, recipe.inputs.get(ROLE, ()))
 
 
-def with_earlier(recipe: Recipe, before: tuple[Input, ...], earlier: Earlier | None) -> Recipe:
-    """Return the recipe of a student that starts from an earlier one.
+def with_earlier(
+    anew: Recipe, started: Recipe, before: tuple[Input, ...], earlier: Earlier | None
+) -> Recipe:
+    """Return the recipe of a student that starts from an earlier one, where it may.
 
     Where nothing else has changed since that one was made, it is that one, or one beside it with
     another seed: a student is not trained anew on the same texts.
 
     Args:
-        recipe: Of the student if it started as any other.
+        anew: Of the student if it started as any other.
+        started: With the settings of one that starts from another.
         before: What ``earlier_inputs`` gave.
         earlier: The student before.
     """
-    if not before or earlier is None or recipe.config["variant"] != VARIANT:
-        return recipe
-    if origin_of(recipe).key == earlier.origin.key:
-        before = earlier.origin.before
-    return replace(recipe, inputs={**recipe.inputs, ROLE: before}) if before else recipe
+    if not before or earlier is None or earlier.origin is None:
+        return anew
+    if anew.config["variant"] != VARIANT:
+        return anew
+    there = earlier.origin
+    if origin_of(started if there.before else anew).key == there.key:
+        before = there.before
+    return replace(started, inputs={**started.inputs, ROLE: before}) if before else anew
 
 
 def earlier_inputs(
@@ -105,7 +112,7 @@ def earlier_inputs(
         config: The table ``[student]``.
         labels: Of the task, in order.
     """
-    if earlier is None or not earlier.start:
+    if earlier is None or earlier.origin is None:
         return ()
     why = None
     if tuple(labels) != earlier.labels:

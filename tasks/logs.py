@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from storage.urls import shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
 
@@ -26,7 +28,9 @@ OURS = ("dashboards", "flows", "sparsedistill", "storage", "tasks")
 
 FIELDS = ("run", "stage", "shard")
 _WHERE: ContextVar[Mapping[str, str] | None] = ContextVar("where", default=None)
-_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH")
+_SECRET_NAME = re.compile(
+    r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH(?!OR)"
+)
 _LEAST_SECRET = 8
 _LOG = logging.getLogger(__name__)
 
@@ -93,12 +97,13 @@ def without_secrets(text: str) -> str:
     """Return a text in which ``***`` stands for what the environment keeps secret.
 
     That is the value, of eight characters or more, of every variable whose name says so (with
-    SECRET, TOKEN, PASSWORD, ACCESS_KEY and the like in it).
+    SECRET, TOKEN, PASSWORD, ACCESS_KEY and the like in it). URLs lose ``user:password@`` and their
+    queries, wherever they come from.
     """
     for name, value in os.environ.items():
         if len(value) >= _LEAST_SECRET and _SECRET_NAME.search(name.upper()):
             text = text.replace(value, "***")
-    return text
+    return shown(text)
 
 
 def _crossed_out(value: Any) -> Any:  # noqa: ANN401 (whatever a record has)

@@ -8,8 +8,8 @@ there are many). The new one is promoted if it is not worse by more than a margi
 beside it (McNemar's exact test over the texts that only one of them gets right), but decides
 nothing: a week's few texts seldom prove anything.
 
-Models with other labels cannot be compared. Then the current one stays, until a person says
-otherwise.
+Models with other labels cannot be compared, and a handful of texts of ``dev`` says nothing. Then
+the current one stays, until a person says otherwise.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 KIND, VERSION = "promotion", 1
 FILE = "promotion.json"
+LEAST_ROWS = 20
+"""Of ``dev``, that both models had learned from or neither: with fewer nothing is promoted."""
+
 _EXAMPLES = 12
 # Shares of whole numbers of rows are compared with the margin in rows, whose product is rounded.
 _ROUNDING = 1e-9
@@ -55,6 +58,11 @@ class RedistillConfig(Table):
     )
     start: Literal["anew", "current"] = Field(
         "current", description="of a new student: current takes over the rows of the last one"
+    )
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="of a student that takes over those rows; those of [student] where not given",
     )
 
 
@@ -137,13 +145,20 @@ def decide(splits: Mapping[str, Paired], margin: float) -> tuple[bool, str]:
     """
     told = "; ".join(
         f"{name} {100 * one.new_accuracy:.2f} % against {100 * one.current_accuracy:.2f} % "
-        f"(p = {one.p_value:.2g})"
+        f"of {one.rows} texts (p = {one.p_value:.2g})"
         for name, one in splits.items()
     )
+    by_hand = "`sparsedistill promote` makes the new model the current one by hand"
     if not splits:
         return False, (
             "only one of the models had learned the labels of dev and test, of each text, so they "
-            "cannot be compared; `sparsedistill promote` makes the new model current by hand"
+            f"cannot be compared; {by_hand}"
+        )
+    rows = splits["dev"].rows if "dev" in splits else 0
+    if rows < LEAST_ROWS:
+        return False, (
+            f"dev has {rows} texts to compare the models on (others had been learned by one of "
+            f"them only), fewer than {LEAST_ROWS}: too few to decide by; {by_hand}: {told}"
         )
     worse = [name for name, one in splits.items() if not one.within(margin)]
     if worse:

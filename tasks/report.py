@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from storage import Artifact
 
-KIND, VERSION = "report", 3
+KIND, VERSION = "report", 4
 REPORT_FILE, SUMMARY_FILE = "report.html", "summary.json"
 _STUDENT = "dan_kd_ft"
 

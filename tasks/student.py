@@ -16,7 +16,7 @@ Those are DANs. ``kd_bilstm`` and ``kd_cnn`` are their rivals (``tasks.rivals``)
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sparsedistill.class_weights import class_weights
@@ -29,7 +29,7 @@ from sparsedistill.training.memory_plan import check_memory
 from sparsedistill.training.starts import start_from_teacher
 from storage import ArtifactStore, ArtifactWriter, Recipe
 from tasks import rivals
-from tasks.earlier import earlier_inputs, start_from_earlier, with_earlier
+from tasks.earlier import ROLE, earlier_inputs, start_from_earlier, with_earlier
 from tasks.logits import check_alignment, check_given
 from tasks.progress import measured
 from tasks.row_choice import choice_of, choice_settings
@@ -98,20 +98,23 @@ def jobs(
         earlier: The student before this one; None for a student that is made anew.
     """
     runtime = {
-        "config": config.model_dump(mode="json"),
         "threads": threads,
         "memory": memory,
         "device": device,
         "alignment_tolerance": alignment_tolerance,
     }
 
-    def job(variant: str, seed: int, settings: dict[str, Any], inputs: Inputs) -> Job:
-        named = {"variant": variant, "seed": seed, **settings}
-        recipe = Recipe(KIND, VERSION, config=named, inputs=inputs)
-        return Job(recipe, runtime, label=f"{variant} seed {seed}")
+    def recipe(variant: str, seed: int, settings: dict[str, Any], inputs: Inputs) -> Recipe:
+        return Recipe(KIND, VERSION, {"variant": variant, "seed": seed, **settings}, inputs)
+
+    def job(of: Recipe, its: StudentConfig = config) -> Job:
+        label = f"{of.config['variant']} seed {of.config['seed']}"
+        return Job(of, {**runtime, "config": its.model_dump(mode="json")}, label=label)
 
     found = []
     chosen = choice_settings(config, splits["train"])
+    epochs = earlier.epochs if earlier else None
+    shorter = config.model_copy(update={"epochs": epochs}) if epochs else config
     before = earlier_inputs(earlier, config, splits["train"].statistics["labels"])
     variants: tuple[Variant, ...] = (*config.baselines, "kd")
     for variant in variants:
@@ -136,17 +139,19 @@ def jobs(
                     inputs |= {"train": (splits["train"].as_input(),)}
             if config.start == "teacher" and teacher:
                 inputs |= {"teacher": (teacher.as_input(),)}
-            settings = _settings(config, variant)
-            if variant != "scratch":
-                settings |= chosen
-            one = job(variant, seed, settings, inputs)
-            found.append(replace(one, recipe=with_earlier(one.recipe, before, earlier)))
+            choice = {} if variant == "scratch" else chosen
+            anew, started = (
+                recipe(variant, seed, {**_settings(its, variant), **choice}, inputs)
+                for its in (config, shorter)
+            )
+            one = with_earlier(anew, started, before, earlier)
+            found.append(job(one, shorter if ROLE in one.inputs else config))
     if teacher is None:
         return found
     for rival in config.rivals:
         settings = {**rivals.settings(rival, config, teacher), **_goal(config, "kd"), **chosen}
         inputs = rivals.inputs(texts, logits, splits, teacher, labelled=config.label_share > 0)
-        found += [job(rival.variant, seed, settings, inputs) for seed in config.seeds]
+        found += [job(recipe(rival.variant, seed, settings, inputs)) for seed in config.seeds]
     return found
 
 

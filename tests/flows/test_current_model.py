@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows import current as decisions
+from flows import garbage
 from flows.cli import main
 from flows.config import parse_config
 from flows.current import Decision, DecisionError, Model
@@ -182,6 +186,32 @@ def test_a_model_that_is_gone_is_not_gone_back_to(two: Two):
     with pytest.raises(StorageError, match=two.packages[0]):
         decisions.rollback(two.store, "tiny")
     assert len(decisions.history(two.store, "tiny")) == 2
+
+
+def test_a_model_that_is_being_collected_does_not_become_the_current_one(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+):
+    """The collection knows the decisions already when somebody promotes what it removes."""
+    store, leases = two.store, Path(two.store.url, ".leases")
+    decided: list[Decision] = []
+
+    def promote() -> None:
+        with suppress(StorageError):
+            decided.append(decisions.promote(store, "tiny", report=two.reports[0]))
+
+    person, last_runs = threading.Thread(target=promote), garbage.finished_runs
+
+    def meanwhile(*given: Any) -> Any:
+        person.start()
+        while person.is_alive() and not list(leases.glob("run-*/names-*.json")):
+            time.sleep(0.01)
+        return last_runs(*given)
+
+    monkeypatch.setattr(garbage, "finished_runs", meanwhile)
+    store.collect(garbage.rules(store, keep_runs=1), delete=True, older_than=0.0)
+    person.join()
+    assert two.packages[0] not in {one.key for one in store.artifacts("package")}
+    assert decided == decisions.history(store, "tiny") == []
 
 
 def test_the_commands_show_move_and_deliver_the_current_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -103,6 +104,21 @@ def test_a_run_that_cannot_fit_is_refused_before_the_corpus_is_read(
     assert "store gc" in told
     assert caught.value.free == 5000 < caught.value.least <= caught.value.needed
     assert str(pickle.loads(pickle.dumps(caught.value))) == told
+
+
+def test_what_is_guessed_by_the_size_of_sources_refuses_no_run(
+    own_data: Path, tmp_path: Path, free: Callable[[int], None], caplog: pytest.LogCaptureFixture
+):
+    """Files may hold much beside their texts."""
+    with (own_data / "corpus.jsonl").open("w") as file:
+        for number in range(100):
+            row = {"text": f"rose and soil {number}", "page": "x" * 20_000}
+            file.write(json.dumps(row) + "\n")
+    tables = {"corpus": {"sources": ["corpus.jsonl"]}, "teacher": {"finetune": False}}
+    one = budget(parse_config(run_config(own_data, tmp_path / "store", **tables)))
+    free(400_000)
+    one.check("corpus", missing=1, jobs=1)
+    assert "may need about" in caplog.text
 
 
 def test_the_check_can_be_switched_off(

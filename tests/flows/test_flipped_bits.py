@@ -65,10 +65,10 @@ def test_every_file_with_a_flipped_bit_is_named_by_verify_and_refused_to_readers
             with pytest.raises(DamagedArtifactError, match="checksum") as caught:
                 ArtifactStore(own_store).get(kind, key).path(name)
             assert (caught.value.artifact, caught.value.file) == (f"{kind}/{key}", name)
-            (verified,) = ArtifactStore(own_store).verify(kind, key)
+            (verified,) = (v for v in ArtifactStore(own_store).verify(kind) if v.key == key)
             assert [problem.partition(":")[0] for problem in verified.problems] == [name]
             path.write_bytes(good)
-            assert [one.ok for one in ArtifactStore(own_store).verify(kind, key)] == [True]
+            assert all(one.ok for one in ArtifactStore(own_store).verify(kind))
             assert ArtifactStore(own_store).get(kind, key).path(name).read_bytes() == good
             found += 1
     assert {kind for kind, _, names in one_of_each_kind(own_store) if names} == FILES

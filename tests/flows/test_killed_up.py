@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from helpers.prefect_server import prefect_server
 from helpers.served import free_port, until, up
 from helpers.tiny_task import run_config, write_toml
 from prefect.client.orchestration import get_client
@@ -94,6 +95,37 @@ def test_a_killed_up_hinders_nothing_and_its_dead_run_is_ended(
             assert zombies.trigger.within == automations.SILENCE
         assert answers(first.api)
     until(lambda: not answers(first.api), "the server's end", first, ended=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_ctrl_c_in_a_terminal_cancels_runs_and_nobody_is_told_of_a_failure(
+    tiny_data: Path, tmp_path: Path, small: Mapping[str, Any]
+):
+    """A terminal signals the whole foreground group, and people press twice."""
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    config = write_toml(tmp_path / "tiny.toml", run_config(data, tmp_path / "store", **small))
+    with prefect_server(tmp_path / "prefect") as variables:
+        port = int(variables["PREFECT_API_URL"].removesuffix("/api").rpartition(":")[2])
+        with (
+            up([config], tmp_path, port=port) as one,
+            get_client(sync_client=True) as client,
+        ):
+            ended = one.ended(one.start("watch-corpus/tiny"))
+            run = one.start("distill/tiny", settings=["teacher.epochs=5000"])
+            until(lambda: slots(client) == 1, "a run that computes", one)
+            os.killpg(one.process.pid, signal.SIGINT)
+            until(lambda: "stopping" in one.said(), "a word at once", one)
+            os.killpg(one.process.pid, signal.SIGINT)
+            assert one.process.wait(60) == 0
+            states = [state.name for state in client.read_flow_run_states(run)]
+            assert states[-1] == "Cancelled"
+            assert not {"Crashed", "Failed"}.intersection(states)
+            assert client.read_flow_run(ended.id).state_name == "Unchanged"
+            said = one.said()
+            assert "Traceback" not in said
+            assert "EventsWorker" not in said
+            assert said.rstrip().endswith("stopped")
 
 
 def slots(client: Any) -> int:

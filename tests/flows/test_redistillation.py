@@ -17,6 +17,7 @@ from flows import redistillation
 from flows.config import DistillConfig, parse_config
 from flows.current import Decision, DecisionError
 from flows.delivery import Delivery, RunResult, is_delivered
+from flows.inline import run_inline
 from flows.redistill_commands import redistill_inline
 from flows.redistillation import Redistilled, candidate, look
 from sparsedistill.classifier import Classifier
@@ -121,6 +122,19 @@ def test_a_corpus_that_has_grown_costs_only_what_is_new(settled: House):
     assert settled.current() != old
     assert settled.is_out(settled.current())
     assert settled.redistill().outcome == "unchanged"
+
+
+def test_a_student_that_starts_from_the_current_one_is_trained_as_long_as_asked(settled: House):
+    settled.grow()
+    done = settled.redistill(redistill={"margin": 0.99, "epochs": 1})
+    assert done.result is not None
+    anew, kd = done.result.artifacts["student"][0], done.result.artifacts["student"][-1]
+    assert ROLE in kd.manifest.inputs
+    assert ROLE not in anew.manifest.inputs
+    examples: Any = kd.statistics["examples"]
+    assert kd.statistics["updates"] == -(-examples // 64)
+    assert kd.manifest.config["epochs"] == 1
+    assert settled.redistill(redistill={"margin": 0.99, "epochs": 1}).outcome == "unchanged"
 
 
 def test_the_verdict_is_in_the_decision_and_in_the_report(settled: House):
@@ -272,12 +286,71 @@ def test_a_current_model_that_is_gone_is_an_error_that_says_what_to_do(settled: 
         settled.redistill()
 
 
+def damage(house: House, role: str) -> None:
+    """Flip a bit of what the current model was made of, or is."""
+    there = decisions.current(house.decisions())
+    assert there is not None
+    one = there.model.references[role]
+    artifact = house.store.get(one.kind, one.key)
+    path = artifact.path(max(artifact.manifest.files, key=lambda file: file.bytes).name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("role", ["student", "vocabulary"])
+def test_a_damaged_student_is_no_start_and_stops_nothing(
+    settled: House, role: str, caplog: pytest.LogCaptureFixture
+):
+    old = settled.current()
+    damage(settled, role)
+    settled.grow()
+    done = settled.redistill()
+    assert "does not start from the earlier student" in caplog.text
+    assert "is damaged" in caplog.text
+    assert done.outcome == "promoted"
+    assert done.result is not None
+    assert not any(ROLE in one.manifest.inputs for one in done.result.artifacts["student"])
+    assert settled.current() != old
+
+
+def test_a_damaged_student_is_not_looked_at_where_none_starts_from_it(
+    settled: House, caplog: pytest.LogCaptureFixture
+):
+    damage(settled, "student")
+    settled.grow()
+    done = settled.redistill(redistill={"margin": 0.99, "start": "anew"})
+    assert done.outcome == "promoted"
+    assert "does not start" not in caplog.text
+
+
+@pytest.mark.parametrize("grown", [True, False])
+@pytest.mark.parametrize("role", ["package", "train"])
+def test_of_a_damaged_model_the_error_says_a_way_out_that_works(
+    settled: House, role: str, grown: bool
+):
+    damage(settled, role)
+    if grown:
+        settled.grow()
+    for _ in range(2):
+        with pytest.raises(DecisionError, match=r"rollback.*distill.*promote"):
+            settled.redistill(force=True)
+    run_inline(settled.config())
+    if grown:
+        decisions.promote(settled.store, "tiny")
+    else:
+        with pytest.raises(DecisionError, match="is the current model of tiny already"):
+            decisions.promote(settled.store, "tiny")
+    done = settled.redistill(force=True)
+    assert (done.outcome, done.why) == ("kept", "the same model came out of it")
+    assert settled.redistill().outcome == "unchanged"
+    assert settled.is_out(settled.current())
+
+
 def running(house: House, meanwhile: Any) -> Redistilled:
     """Redistil, and have something happen between the run and the decision."""
 
     def run(config: DistillConfig, earlier: Earlier | None) -> RunResult:
-        from flows.inline import run_inline
-
         result = run_inline(config, earlier=earlier)
         meanwhile()
         return result

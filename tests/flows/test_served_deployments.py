@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import threading
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -131,6 +132,24 @@ def test_a_deployments_flow_finds_what_the_command_line_made(task: Task, at_home
     assert (tmp_path / "model" / "config.json").is_file()
 
 
+def test_a_deployments_flow_leaves_the_current_model_in_its_place(task: Task, at_home):
+    def in_use() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (task.out / "model").iterdir()}
+
+    before = in_use()
+    state = deployed.distill(str(task.config), ("package.dtype=int8",), return_state=True)
+    assert "runs/tiny keeps the current model, this one is in runs/tiny/candidate" in state.message
+    assert "\u00a0" not in state.message
+    assert (task.out / "candidate" / "model" / "config.json").is_file()
+    assert in_use() == before
+
+
+def test_the_pages_of_a_server_at_another_port_ask_that_server(task: Task):
+    with urllib.request.urlopen(f"{task.up.api.removesuffix('/api')}/ui-settings") as answer:
+        assert json.load(answer)["api_url"] == task.up.api
+    assert f"elsewhere  export PREFECT_API_URL={task.up.api}\n" in task.up.said()
+
+
 def test_the_run_of_the_schedule_ends_at_once_where_nothing_has_changed(task: Task):
     before = {path: path.stat().st_mtime_ns for path in Path(task.store.url).glob("*/*/*")}
     run = task.up.ended(task.up.schedules_next("redistill/tiny"))
@@ -228,7 +247,10 @@ def test_the_form_of_a_run_is_filled_in_and_says_what_each_field_is(task: Task):
     assert form is not None
     fields = form["properties"]
     assert list(fields) == ["config", "settings", "out", "force", "reason"]
-    assert all(field["description"] for field in fields.values())
+    # The form would take a name in angle brackets for a tag, and hide it.
+    assert all(
+        field["description"] and "<" not in field["description"] for field in fields.values()
+    )
     assert deployment.parameters == {"config": str(task.config), "out": str(task.out)}
 
 
@@ -314,6 +336,7 @@ def test_what_is_no_webhook_and_no_block_is_refused_without_its_secret(task: Tas
         (["--cron", "sometimes"], "--cron 'sometimes' --timezone 'UTC': no such schedule"),
         (["--timezone", "Middle-Earth"], "--timezone 'Middle-Earth': no such schedule"),
         (["--watch", "0"], "--watch 0.0: give minutes, more than none"),
+        (["--notify", "foo"], "--notify 'foo': give the URL of a webhook, or a Prefect block"),
     ],
 )
 def test_what_cannot_work_is_said_at_once(

@@ -164,7 +164,7 @@ def test_a_time_that_is_none_is_refused(
 def test_a_run_at_least_is_kept(own_store: Path, capsys: Captured):
     with pytest.raises(SystemExit):
         main(gc(own_store, "--keep-runs", "0"))
-    assert "keep one run at least" in capsys.readouterr().err
+    assert "a whole number, 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("action", ["ls", "gc", "verify"])
@@ -200,3 +200,29 @@ def test_a_store_that_is_not_there_is_not_made_by_looking_at_it(
     assert main(["store", action, "--store", str(tmp_path / "typo")]) == 1
     assert str(tmp_path / "typo") in capsys.readouterr().err
     assert not (tmp_path / "typo").exists()
+
+
+def test_verify_tells_what_a_newer_version_wrote_from_what_is_damaged(
+    tmp_path: Path, capsys: Captured
+):
+    store = ArtifactStore(tmp_path / "store")
+    recipes = [Recipe("teacher", 1, {"n": number}) for number in range(2)]
+    for recipe in recipes:
+        with store.create(recipe) as writer:
+            writer.path("a.txt").write_text("x")
+    path = tmp_path / "store" / "teacher" / recipes[0].key / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    assert main(["store", "verify", "--store", str(tmp_path / "store")]) == 1
+    said = capsys.readouterr().out
+    assert f"the manifest of teacher/{recipes[0].key} has format 99" in said
+    assert "1 artifacts read, 0 damaged\n" in said
+    assert "1 not read: a newer version of sparsedistill wrote them" in said
+
+
+@pytest.mark.parametrize("action", ["ls", "verify"])
+def test_a_kind_that_there_is_not_is_refused_with_those_there_are(
+    action: str, tiny_store: Path, capsys: Captured
+):
+    assert main(["store", action, "nokind", "--store", str(tiny_store)]) == 1
+    said = capsys.readouterr().err
+    assert "no artifact is of kind 'nokind'; there are baseline, corpus, " in said

@@ -133,7 +133,7 @@ def test_the_same_configuration_twice_at_once_makes_everything_once(
         store = tmp_path / f"store-{number}"
         arguments = [*write_config(tmp_path, tiny_data, store, "tiny"), "--no-prefect"]
         with several(tmp_path, 2) as forks:
-            run_together(forks, [arguments, [*arguments[:-1], "--no-prefect"]])
+            run_together(forks, [arguments, arguments])
         assert bytes_of(store) == alone
         assert len(ArtifactStore(store).artifacts("evaluation")) == 1
         assert len(ArtifactStore(store).artifacts("report")) == 1

@@ -32,4 +32,5 @@ def note_batches(notes: Path) -> None:
 if __name__ == "__main__":
     config, notes = map(Path, sys.argv[1:])
     note_batches(notes)
-    run_until(parse_config(json.loads(config.read_text("utf-8"))), "baseline")
+    with run_until(parse_config(json.loads(config.read_text("utf-8"))), "baseline"):
+        pass

@@ -17,8 +17,7 @@ def flip(store: ArtifactStore, artifact, name: str = "data.txt") -> None:
     """Change a byte behind the back of the store, with another time of change."""
     manifest = artifact.manifest
     path = "/".join(filter(None, (artifact.kind, artifact.key, manifest.directory, name)))
-    with store._backend.open(path) as file:
-        data = bytearray(file.read())
+    data = bytearray(b"".join(store._backend.blocks(path)))
     data[len(data) // 2] ^= 1
     store._backend.write(path, bytes(data))
 
@@ -49,6 +48,18 @@ def test_verify_marks_what_is_damaged(store, make):
     assert [v.ok for v in store.verify()] == [False]
     make(store, RECIPE)
     assert store.find(RECIPE)
+
+
+def test_the_log_tells_once_of_what_is_marked_and_anew_of_what_was_mended(store, make, caplog):
+    for times in (1, 2):
+        flip(store, make(store, RECIPE, data=str(times) * 9))
+        list(store.verify())
+        for _ in range(3):
+            assert ArtifactStore(store.url).find(RECIPE) is None
+        assert caplog.text.count("was found damaged") == times
+        make(store, RECIPE, data=str(times) * 9)
+        assert store.find(RECIPE)
+        store.remove("corpus", RECIPE.key)
 
 
 def test_verify_takes_away_a_mark_on_what_is_whole(store, make, caplog):
@@ -153,3 +164,54 @@ def test_a_damaged_local_copy_is_fetched_again_and_condemns_nobody(make, caplog)
     assert artifact.path("data.txt").read_text() == "some text"
     assert "it is fetched again" in caplog.text
     assert store.find(RECIPE)
+
+
+@pytest.mark.parametrize("moment", ["judged", "cleared"])
+def test_of_two_machines_that_replace_what_is_damaged_none_removes_the_other_s(
+    store, make, monkeypatch, moment
+):
+    flip(store, make(store, RECIPE, data="right"))
+    list(store.verify())
+    other = ArtifactStore(store.url)
+    backend, made = store._backend, []
+    clear, read = backend.clear, backend.read
+
+    def overtaken(*arguments):
+        monkeypatch.undo()
+        made.append(make(other, RECIPE, data="theirs"))
+        return arguments
+
+    if moment == "cleared":
+        monkeypatch.setattr(backend, "clear", lambda *given: clear(*overtaken(*given)))
+    else:
+
+        def look(paths):
+            texts = read(paths)
+            if paths and paths[0].endswith("manifest.json"):
+                overtaken()
+            return texts
+
+        monkeypatch.setattr(backend, "read", look)
+    kept = make(store, RECIPE, data="right")
+    assert kept.manifest == made[0].manifest
+    assert store.find(RECIPE).manifest == made[0].manifest
+    assert [v.ok for v in store.verify()] == [True]
+
+
+def test_what_another_machine_puts_there_while_the_damaged_one_is_moved_stays(
+    local_store, make, monkeypatch
+):
+    flip(local_store, make(local_store, RECIPE, data="right"))
+    list(local_store.verify())
+    other, backend, made = ArtifactStore(local_store.url), local_store._backend, []
+    move = backend._move_aside
+
+    def overtaken(*arguments):
+        monkeypatch.undo()
+        made.append(make(other, RECIPE, data="theirs"))
+        return move(*arguments)
+
+    monkeypatch.setattr(backend, "_move_aside", overtaken)
+    assert make(local_store, RECIPE, data="right").manifest == made[0].manifest
+    assert [v.ok for v in local_store.verify()] == [True]
+    assert list(backend.temporary.iterdir()) == []

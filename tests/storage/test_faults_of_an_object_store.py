@@ -20,7 +20,7 @@ pytest.importorskip("moto.server")
 import s3fs
 from helpers.faulty_s3 import FaultyS3
 
-from storage import ArtifactStore, Recipe, StorageError, StoreUnreachableError, retrying
+from storage import ArtifactStore, Recipe, Rules, StorageError, StoreUnreachableError, retrying
 from storage.retrying import TRIES, may_pass
 
 REPOSITORY = Path(__file__).parents[2]
@@ -183,6 +183,45 @@ def test_a_server_that_is_not_there_is_told_with_the_store_s_name(monkeypatch, s
         ArtifactStore(url)
     assert "Check the network and the credentials" in str(caught.value)
     assert server.environment["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+
+
+def test_to_verify_a_store_that_cannot_be_asked_is_an_error_and_marks_nothing(server, url, make):
+    store = ArtifactStore(url)
+    make(store, RECIPE, data="x" * 1000)
+    for fault in ("reset", "internal", "truncated"):
+        failing = Failing(server, fault, "GET", "data.txt", 10_000)
+        with pytest.raises(StoreUnreachableError, match=r"the reading of .*data\.txt failed"):
+            list(store.verify())
+        failing.left = 0
+        assert store.find(RECIPE)
+
+
+def test_verify_reads_on_after_a_request_that_failed(server, url, make):
+    store = ArtifactStore(url)
+    make(store, RECIPE, data="x" * 1000)
+    failing = Failing(server, "reset", "GET", "data.txt", TRIES - 1)
+    assert [found.ok for found in store.verify()] == [True]
+    assert failing.left == 0
+
+
+def test_garbage_goes_with_two_requests_an_artifact(server, url, make):
+    store = ArtifactStore(url)
+    for number in range(10):
+        make(store, Recipe("corpus", 1, {"i": number}), **{f"file_{i}": "x" for i in range(9)})
+    before = server.requests.copy()
+    rules = Rules(roots=lambda _: {}, owns=lambda _: ())
+    assert len(store.collect(rules, delete=True, older_than=-10).freed) == 10
+    # 10 manifests and 6 listings; the claim comes and goes.
+    assert server.requests - before == {"GET": 16, "DELETE": 10 + 1, "POST": 10, "PUT": 1}
+    assert store._backend._fs.find(f"{url}/corpus") == []
+
+
+def test_names_that_look_like_patterns_go_too_and_nothing_else_does(url):
+    backend = ArtifactStore(url)._backend
+    for name in ("a[1].txt", "a1.txt", "a*.txt", "b.txt"):
+        backend.write(f"corpus/{'0' * 32}/{name}", b"x")
+    backend.remove("corpus", "0" * 32, ["a[1].txt", "a*.txt", "b.txt", "gone.txt"])
+    assert list(backend.files(f"corpus/{'0' * 32}")) == ["a1.txt"]
 
 
 def test_names_that_would_leave_the_store_are_no_artifacts(server, url, make):

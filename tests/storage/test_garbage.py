@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from storage import (
     StorageError,
     StoreVersionError,
     leases,
+    scratch,
 )
+from storage.backend import FileStat
 from storage.garbage import DAY
 from storage.leases import Lease
 from storage.scratch import make_temporary
@@ -94,6 +97,20 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(store, make):
     assert {top: store._backend.files(top) for top in before} == before
     assert dry.freed[0].bytes > 0
     assert collect(store) == dry
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_where_files_have_no_times_nothing_is_old(store, make, monkeypatch, delete):
+    backend, made = store._backend, make(store, recipe("data"))
+    files = backend.files
+    monkeypatch.setattr(
+        backend,
+        "files",
+        lambda top: {path: FileStat(stat.bytes, math.inf) for path, stat in files(top).items()},
+    )
+    found = collect(store, delete=delete)
+    assert freed(found) == set()
+    assert [(one.kind, one.key, one.why) for one in found.kept] == [("data", made.key, "young")]
 
 
 def test_what_is_young_stays_with_what_it_was_made_from(local_store, root, make):
@@ -243,11 +260,11 @@ def test_a_collection_that_slept_too_long_removes_nothing_more(store, make, monk
         make(store, recipe("data", number))
     remove, removed = store._backend.remove, []
 
-    def slow(kind, key):
-        remove(kind, key)
+    def slow(kind, key, listed):
+        remove(kind, key, listed)
         removed.append(key)
-        now = leases.time.time()
-        monkeypatch.setattr(leases.time, "time", lambda: now + leases.EXPIRY_SECONDS)
+        now = leases._clock()
+        monkeypatch.setattr(leases, "_clock", lambda: now + leases.EXPIRY_SECONDS)
 
     monkeypatch.setattr(store._backend, "remove", slow)
     with pytest.raises(StorageError, match="no sign of life"):
@@ -279,6 +296,31 @@ def test_temporary_directories_of_dead_processes_go_at_once(store):
     assert sorted(top.iterdir()) == sorted([living, other_host, elsewhere])
     collect(store)
     assert list(top.iterdir()) == [living]
+
+
+def test_two_machines_of_one_name_do_not_take_each_other_s_processes_for_dead(
+    local_store, monkeypatch, tmp_path
+):
+    boot = tmp_path / "boot_id"
+    monkeypatch.setattr(scratch, "_BOOT_ID", boot)
+    names = {}
+    for machine in ("0f9c1a5e-one", "77aa20d4-two", None):
+        if machine is None:  # as names were before, and are where there is no such file
+            boot.unlink()
+        else:
+            boot.write_text(f"{machine}\n")
+        path = make_temporary(local_store._backend.temporary, "data", "0" * 32)
+        names[machine] = path.name.replace(f"-{os.getpid()}-", f"-{dead_process()}-")
+        path.rename(path.with_name(names[machine]))
+    for machine in ("0f9c1a5e-one", "77aa20d4-two"):
+        boot.write_text(f"{machine}\n")
+        dead = [each for each, name in names.items() if scratch.is_of_dead_process(name)]
+        assert dead == [machine]
+    boot.write_text("0f9c1a5e-one\n")
+    found = freed(collect(local_store, older_than=DAY), "temporary files")
+    assert [Path(path).name for _, path in found] == [names["0f9c1a5e-one"]]
+    collect(local_store, older_than=-10)
+    assert list(local_store._backend.temporary.iterdir()) == []
 
 
 def test_old_workspaces_go_unless_a_run_uses_them_or_somebody_is_at_work(store):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from storage import ArtifactStore, StorageError, StoreVersionError, leases
+from storage.backend import FileStat
 from storage.leases import DIRECTORY, EXPIRY_SECONDS, Lease, group_of, read_claims, read_names
 
 REPOSITORY = Path(__file__).parents[2]
@@ -77,9 +80,74 @@ def test_the_lease_of_a_run_that_failed_stays_until_one_of_its_name_ends_well(st
         pass
     assert [claim.live for claim in read_claims(backend)] == [False, False]
     assert used(backend) == {A}
-    with store.lease("weekly"):
+    with store.lease("weekly") as lease:
+        lease.use([A])
         assert len(read_claims(backend)) == 3
     assert read_claims(backend) == []
+
+
+def test_the_lease_of_a_failed_run_stays_while_no_run_has_ended_that_used_as_much(store, backend):
+    with suppress(KeyboardInterrupt), store.lease("weekly") as lease:
+        lease.use([A, B])
+        raise KeyboardInterrupt
+    with store.lease("weekly") as lease:
+        lease.use([A, C])
+    assert used(backend) == {A, B}
+
+
+def test_the_lease_of_a_run_that_began_later_and_failed_stays(local_store, root):
+    with local_store.lease("weekly") as first:
+        first.use([A])
+        with suppress(KeyboardInterrupt), local_store.lease("weekly") as later:
+            later.use([A])
+            raise KeyboardInterrupt
+        claim = root / DIRECTORY / first.id / "claim.json"
+        os.utime(claim, (0, claim.stat().st_mtime - 60))
+    assert [claim.id for claim in read_claims(local_store._backend)] == [later.id]
+
+
+def test_a_lease_that_is_to_be_kept_stays_after_a_good_end(store, backend):
+    with store.lease("weekly", keep=True) as lease:
+        lease.use([A])
+    assert [claim.live for claim in read_claims(backend)] == [False]
+    assert used(backend) == {A}
+
+
+def test_an_error_at_the_end_of_a_lease_is_a_warning(store, monkeypatch, caplog):
+    def fail(_):
+        raise ConnectionError("no network")
+
+    with store.lease("weekly") as lease:
+        lease.use([A])
+        monkeypatch.setattr(Lease, "claims", fail)
+    assert "the lease of weekly could not be removed: no network" in caplog.text
+
+
+@pytest.mark.parametrize("end", ["failed", "kept", "alive"])
+def test_a_run_that_was_taken_for_dead_claims_again_what_it_uses(store, backend, end):
+    run = store.lease("weekly", keep=end == "kept")
+    lease = run.__enter__()
+    lease.use([A])
+    lease.use([B])
+    backend.discard(f"{DIRECTORY}/{lease.id}")
+    if end == "alive":
+        lease.beat()
+        assert lease.use([C])
+        assert not lease.use([("corpus", "d" * 32)])
+    error = KeyboardInterrupt() if end != "kept" else None
+    with suppress(KeyboardInterrupt):
+        run.__exit__(type(error) if error else None, error, None)
+    (claim,) = read_claims(backend)
+    assert claim.started > 0
+    assert {A, B} <= used(backend)
+
+
+def test_a_collection_that_was_taken_for_dead_does_not_hold_its_claim_any_more(store, backend):
+    collection = Lease(backend, "gc", of="gc")
+    backend.discard(f"{DIRECTORY}/{collection.id}")
+    collection.beat()
+    assert not collection.held
+    assert f"{collection.id}/claim.json" not in backend.files(DIRECTORY)
 
 
 def test_the_lease_of_a_killed_run_is_dead_at_once_and_keeps_its_names(local_store, root):
@@ -88,8 +156,8 @@ def test_the_lease_of_a_killed_run_is_dead_at_once_and_keeps_its_names(local_sto
     (claim,) = read_claims(backend)
     assert not claim.live
     assert used(backend) == {A}
-    with local_store.lease("weekly"):
-        pass
+    with local_store.lease("weekly") as lease:
+        lease.use([A])
     assert read_claims(backend) == []
 
 
@@ -149,8 +217,8 @@ def test_a_beat_that_fails_is_told_and_the_next_one_tried(local_store, monkeypat
 def test_a_process_that_slept_too_long_does_not_believe_its_claim_any_more(backend, monkeypatch):
     lease = Lease(backend, "gc", of="gc")
     assert lease.held
-    now = leases.time.time()
-    monkeypatch.setattr(leases.time, "time", lambda: now + EXPIRY_SECONDS)
+    now = leases._clock()
+    monkeypatch.setattr(leases, "_clock", lambda: now + EXPIRY_SECONDS)
     assert not lease.held
     lease.beat()
     assert not lease.held
@@ -222,3 +290,24 @@ def test_an_object_store_is_told_by_its_own_clock(tmp_path):
     with store.lease("weekly") as lease:
         lease.use([A])
         assert all(claim.live for claim in lease.claims())
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="no clock that counts suspension")
+def test_the_time_in_which_a_machine_was_suspended_counts(backend, monkeypatch):
+    lease = Lease(backend, "gc", of="gc")
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    monkeypatch.setattr(leases.time, "clock_gettime", lambda clock: now + EXPIRY_SECONDS)
+    assert not lease.held
+
+
+def test_where_files_have_no_times_the_time_is_this_machine_s(store, backend, monkeypatch):
+    files = backend.files
+    monkeypatch.setattr(
+        backend,
+        "files",
+        lambda top: {path: FileStat(stat.bytes, math.inf) for path, stat in files(top).items()},
+    )
+    with store.lease("weekly") as lease:
+        now, (claim,) = leases.claims_at(backend, lease.id)
+        assert math.isfinite(now)
+        assert claim.live

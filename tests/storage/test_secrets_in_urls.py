@@ -96,6 +96,20 @@ def test_the_query_of_a_url_is_never_shown():
     assert shown(text) == "403 at 'https://host/a.txt', and https://other/b"
 
 
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        (f"https://host/a.txt#access_token={SECRET}", "https://host/a.txt"),
+        (f"https://host/a.txt?x#access_token={SECRET}", "https://host/a.txt"),
+        (f"https://host/my texts/a b.txt?sig={SECRET}", "https://host/my texts/a b.txt"),
+        (f"https://host/a#b c.txt?sig={SECRET}", "https://host/a#b c.txt"),
+    ],
+)
+def test_nor_is_a_fragment_or_a_query_behind_a_blank(url, path):
+    assert shown(url) == path
+    assert shown(f"403 at {url}, message='no'") == f"403 at {path} message='no'"
+
+
 def test_a_presigned_source_is_read_under_a_name_without_its_signature(server, caplog):
     caplog.set_level(logging.INFO)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -170,8 +170,8 @@ def test_a_lease_lives_on_the_server_s_clock_and_outlasts_a_failure(store):
     (claim,) = leases.read_claims(backend)
     assert not claim.live
     assert leases.read_names(backend, [claim]) == {claim.id: {name}}
-    with store.lease("weekly"):
-        pass
+    with store.lease("weekly") as lease:
+        lease.use([name])
     assert backend.files(leases.DIRECTORY) == {}
 
 

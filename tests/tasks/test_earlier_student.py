@@ -15,6 +15,7 @@ from helpers.tiny_task import texts, write_lines
 from safetensors.numpy import load_file
 
 from flows.pipeline import Pipeline
+from sparsedistill.errors import ConfigError
 from storage import Artifact, Input
 from tasks.earlier import ROLE, Earlier, origin_of
 from tasks.stage import Job
@@ -35,7 +36,6 @@ def earlier_from(made: Mapping[str, list[Artifact]], **changes: Any) -> Earlier:
         train=made["dataset"][0].as_input(),
         labels=("garden", "kitchen", "railway"),
         width=8,
-        start=True,
         origin=origin_of(student.manifest.recipe),
     )
     return replace(found, **changes)
@@ -60,10 +60,54 @@ def roles(job: Job) -> set[str]:
 def test_keys_without_an_earlier_student_are_what_they_always_were(stocked: Workshop):
     before = {artifact.key for artifact in stocked.make("student")["student"]}
     assert {job.recipe.key for job in student_jobs(stocked, None)} == before
-    unused = earlier_from(stocked.make("student"), start=False)
+    unused = earlier_from(stocked.make("student"), origin=None)
     grow(stocked)
     anew = [job.recipe.key for job in student_jobs(stocked, None)]
     assert [job.recipe.key for job in student_jobs(stocked, unused)] == anew
+
+
+def epochs(jobs: list[Job]) -> dict[str, tuple[Any, Any]]:
+    """By variant: as the recipe says, and as it is trained."""
+    return {
+        str(job.recipe.config["variant"]): (
+            job.recipe.config["epochs"],
+            job.runtime["config"]["epochs"],
+        )
+        for job in jobs
+    }
+
+
+def test_a_student_that_starts_from_the_earlier_one_has_epochs_of_its_own(stocked: Workshop):
+    earlier = earlier_from(stocked.make("student"), epochs=1)
+    same = {job.recipe.key for job in student_jobs(stocked, earlier)}
+    assert same == {job.recipe.key for job in student_jobs(stocked, None)}
+    grow(stocked)
+    found = epochs(student_jobs(stocked, earlier))
+    assert found["kd"] == (1, 1)
+    usual = epochs(student_jobs(stocked, None))
+    assert found == {**usual, "kd": (1, 1)}
+    assert usual["kd"][0] > 1
+    # One that cannot start from it is trained as any other.
+    other = student_jobs(stocked, replace(earlier, labels=("a", "b")))
+    assert epochs(other) == usual
+    assert [job.recipe for job in other] == [job.recipe for job in student_jobs(stocked, None)]
+
+
+def test_nothing_new_is_trained_where_the_earlier_one_had_such_a_start_itself(stocked: Workshop):
+    first = earlier_from(stocked.make("student"), epochs=1)
+    grow(stocked)
+    (second,) = [
+        job for job in student_jobs(stocked, first) if job.recipe.config["variant"] == "kd"
+    ]
+    later = replace(
+        first, origin=origin_of(second.recipe), student=Input("student", "1" * 32, "1" * 64)
+    )
+    assert second.recipe in [job.recipe for job in student_jobs(stocked, later)]
+
+
+def test_epochs_of_a_start_and_updates_exclude_each_other(stocked: Workshop):
+    with pytest.raises(ConfigError, match=r"\[redistill\] epochs .* \[student\] updates"):
+        stocked.config(student={"updates": 5, "epochs": None}, redistill={"epochs": 1})
 
 
 def test_the_student_that_is_packaged_starts_from_the_earlier_one_and_no_other(stocked: Workshop):

@@ -93,6 +93,7 @@ def a_killed_pass_ends_in_the_same_bytes(
     assert list(Path(killed.store.url).glob("**/*.journal")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_pass_killed_twice_ends_in_the_same_bytes(own_data, tiny_classifier, tmp_path):
     a_killed_pass_ends_in_the_same_bytes(own_data, tiny_classifier, tmp_path, rows=3000, kills=2)

@@ -142,7 +142,25 @@ def test_what_the_environment_keeps_secret_is_in_no_line(
     assert "***" in written
 
 
-@given(text=st.text(st.characters(codec="utf-8")))
+@pytest.mark.parametrize("name", ["GIT_AUTHOR_NAME", "XAUTHORITY"])
+def test_an_author_is_no_secret(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(name, "features")
+    assert without_secrets("features/0a1b made") == "features/0a1b made"
+    monkeypatch.setenv("PROXY_AUTH", "features")
+    assert without_secrets("features/0a1b made") == "***/0a1b made"
+
+
+def test_a_url_is_in_no_line_with_its_password_or_its_query(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    with log_file(str(path), run="r"):
+        LOG.warning("cannot reach %s", "postgresql://u:hunter2hunter2@h/db")
+        LOG.warning("read", extra={"fields": {"source": "https://h/c.txt?X-Amz-Signature=5ecret"}})
+    password, query = lines(path)
+    assert password["message"] == "cannot reach postgresql://...@h/db"
+    assert query["source"] == "https://h/c.txt"
+
+
+@given(text=st.text(st.characters(codec="utf-8")).filter(lambda text: "://" not in text))
 def test_a_text_that_holds_no_secret_stays_as_it_is(text: str):
     assert without_secrets(text) == text
 

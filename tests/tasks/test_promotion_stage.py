@@ -16,8 +16,8 @@ from sparsedistill.classifier import Classifier
 from sparsedistill.model_format import save_model
 from storage import Artifact, Recipe
 from tasks import promotion
-from tasks.earlier import ROLE, Earlier, Origin
-from tasks.promotion import Paired, RedistillConfig, decide, paired, read_promotion
+from tasks.earlier import ROLE, Earlier
+from tasks.promotion import LEAST_ROWS, Paired, RedistillConfig, decide, paired, read_promotion
 from tasks.stage import Job
 
 answers = st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=60)
@@ -56,7 +56,7 @@ def test_p_is_the_chance_of_a_split_as_uneven_by_coin_tosses(only_new: int, only
 
 @settings(deadline=None)
 @given(
-    rows=st.integers(1, 1000),
+    rows=st.integers(LEAST_ROWS, 1000),
     new=st.integers(0, 1000),
     current=st.integers(0, 1000),
     margin=st.integers(0, 200).map(lambda thousandths: thousandths / 1000),
@@ -101,7 +101,7 @@ def test_a_model_must_not_be_worse_on_dev_nor_on_test(
 
 def earlier_of(package: Artifact, train: Artifact) -> Earlier:
     one = package.as_input()
-    return Earlier(one, one, one, train.as_input(), (), 8, start=False, origin=Origin("", ()))
+    return Earlier(one, one, one, train.as_input(), (), 8, origin=None)
 
 
 def relabelled(workshop: Workshop, package: Artifact, labels: tuple[str, ...]) -> Artifact:
@@ -204,9 +204,25 @@ def test_texts_whose_labels_only_one_model_has_learned_are_left_out(
     )  # fmt: skip
     outcome = promotion.STAGE.run(Job(recipe, {"threads": 1}), stocked.store)
     found = read_promotion(stocked.store.get(outcome.kind, outcome.key))
-    assert found["promote"] is True
-    assert ("dev" in found["splits"]) == (left_out == 0)  # all forty of them
+    assert found["promote"] == ("dev" in found["splits"]) == (left_out == 0)  # all forty of them
     assert found["splits"]["test"]["left_out"] == 0
+
+
+@pytest.mark.parametrize("rows", [0, 1, LEAST_ROWS - 1])
+def test_a_handful_of_texts_of_dev_promotes_nothing(rows: int):
+    few = {"dev": pair(rows, rows, 0)} if rows else {}
+    promoted, why = decide({**few, "test": pair(500, 500, 0)}, 0.5)
+    assert not promoted
+    assert why.startswith(f"dev has {rows} texts to compare the models on")
+    assert f"fewer than {LEAST_ROWS}" in why
+    assert "sparsedistill promote" in why
+    assert decide({"dev": pair(LEAST_ROWS, 1, 1)}, 0.0)[0]
+
+
+def test_why_says_how_many_texts_it_rests_on():
+    _, why = decide({"dev": pair(40, 30, 30), "test": pair(500, 400, 300)}, 0.005)
+    assert "dev 75.00 % against 75.00 % of 40 texts" in why
+    assert "test 80.00 % against 60.00 % of 500 texts" in why
 
 
 def test_models_without_a_fair_text_are_not_compared():
