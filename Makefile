@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= experiments/quickstart.toml
-# The tests of one file share what they make, so one process runs them.
+# The tests of one file share what they make, so one process runs them. Those of benchmarks fork, which
+# fails in a process that has started task runners, so they have a process of their own.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: setup demo test test-all lint bench ui
@@ -26,10 +27,12 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/pytest tests/benchmarks
+	$(BIN)/pytest $(PARALLEL) --ignore tests/benchmarks
 
 test-all: lint
-	$(BIN)/pytest $(PARALLEL) -m ""
+	$(BIN)/pytest tests/benchmarks -m ""
+	$(BIN)/pytest $(PARALLEL) --ignore tests/benchmarks -m ""
 
 bench: setup
 	$(BIN)/python experiments/quickstart.py data/quickstart

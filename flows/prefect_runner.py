@@ -122,7 +122,8 @@ def run_pipeline(pipeline: Pipeline) -> RunResult:
             run.everything()
         finally:
             _show_work(run.outcomes)
-        note_run(store, config.name, run.made["report"][0])
+        if "report" in run.made:  # else it was no whole run
+            note_run(store, config.name, run.made["report"][0])
     return RunResult(run.made, run.outcomes)
 
 
