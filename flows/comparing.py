@@ -44,10 +44,10 @@ class Comparison:
         """Write numbers and page; returns where they are."""
         root = Path(directory)
         root.mkdir(parents=True, exist_ok=True)
-        numbers, shown = root / COMPARISON_FILE, root / PAGE_FILE
+        numbers, page = root / COMPARISON_FILE, root / PAGE_FILE
         numbers.write_text(json.dumps(self.document, ensure_ascii=False, indent=1), "utf-8")
-        shown.write_text(render_comparison(self.document), "utf-8")
-        return numbers, shown
+        page.write_text(render_comparison(self.document), "utf-8")
+        return numbers, page
 
 
 def compare(

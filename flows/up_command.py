@@ -31,8 +31,6 @@ def up(options: argparse.Namespace) -> int:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    # It says at the end that it is not done yet, which it then is.
-    logging.getLogger("EventsWorker").setLevel(logging.ERROR)
     # Both end it as Ctrl-C does, from the first moment on and also in the background of a shell,
     # which ignores SIGINT: what it started goes with it.
     for number in (signal.SIGINT, signal.SIGTERM):
