@@ -28,9 +28,9 @@ def packaged(result: RunResult) -> Model:
     return {name: package.path(name).read_bytes() for name in package.names}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server() -> Iterator[None]:
-    """A Prefect server for tests that ask for one; it is up until the last of them is done."""
+    """A Prefect server for the tests of a file; the next file's find none that is set."""
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):

@@ -23,6 +23,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
 )
 from prefect.client.schemas.objects import FlowRun
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 
@@ -130,6 +131,8 @@ def up(
             until(lambda: "Ctrl-C ends it" in one.said(), "deployments", one)
             yield one
     finally:
+        # Of a flow that ran in this process: it would send later flows' events to this server too.
+        EventsWorker.drain_all()
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
