@@ -15,9 +15,9 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from helpers.collecting import RULES, recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_garbage import RULES, recipe
 
 from storage import ArtifactStore, Recipe, garbage, leases
 
@@ -191,8 +191,7 @@ for _ in range(int(sys.argv[2])):
 COLLECTIONS = """
 import sys
 from pathlib import Path
-sys.path.insert(0, "tests/storage")
-from test_garbage import RULES
+from helpers.collecting import RULES
 from storage import ArtifactStore, Rules, garbage
 garbage._SLACK_SECONDS = 0
 # Not even finished runs are kept: all that a run has it has by its claim.
