@@ -75,9 +75,10 @@ def accuracy_against(
         row["about"] = f"{row['title']}: {share(row['accuracy'])}, {write(row['speed'])}"
         row["low"] = row["accuracy"] - row["spread"]
         row["high"] = row["accuracy"] + row["spread"]
-    place_labels(
-        values, edge=right, to_speed=(right - left) / plot, to_accuracy=(high - low) / height
-    )
+    to_accuracy = (high - low) / height
+    place_labels(values, edge=right, to_speed=(right - left) / plot, to_accuracy=to_accuracy)
+    # The axis's title stands above a label that the plot has no room for, not behind it.
+    above = max((row["label_y"] for row in values if row["beside"]), default=low)
     models = [row["model"] for row in values]
     x = alt.X(
         "speed:Q",
@@ -89,7 +90,7 @@ def accuracy_against(
         "accuracy:Q",
         title="accuracy",
         scale=alt.Scale(domain=[low, high], nice=False, zero=False),
-        axis=alt.Axis(format="%", tickCount=6),
+        axis=alt.Axis(format="%", tickCount=6, titleY=-10 - max(0.0, (above - high) / to_accuracy)),
     )
     base = data(values)
     colour = model_colour(summary, models, legend=False)

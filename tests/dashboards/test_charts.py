@@ -93,6 +93,18 @@ def test_every_model_has_its_label_and_no_two_labels_overlap(summary):
         assert abs(y - other_y) >= 17.9 or abs(x - other_x) > 150
 
 
+def test_the_label_of_a_slow_model_at_the_top_is_not_on_the_title_of_the_axis(summary):
+    slow = next(row for row in summary["results"] if row["model"] == "teacher")
+    slow["accuracy"] = 1.0
+    drawn = svg(charts.accuracy_against_speed(summary))
+    height = {
+        node.text: float(re.findall(r"-?[\d.]+", node.get("transform"))[1])
+        for node in drawn.iter("text")
+        if node.text in (slow["title"], "accuracy")
+    }
+    assert height["accuracy"] <= height[slow["title"]] - 12
+
+
 def test_models_without_speed_or_accuracy_are_left_out_and_zero_speed_cannot_break_the_logarithm(
     summary,
 ):
