@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 class FileStat:
     """A stored file: size in bytes, and when it was written, in seconds of the store's own clock.
 
-    The time is infinite, later than any other, where a file system does not tell it.
+    The time is infinite, later than any other, where a file system does not tell it. The version is
+    another one whenever the content is (an ETag); empty where there is none.
     """
 
     bytes: int
     modified: float
+    version: str = ""
 
 
 class Backend(Protocol):
@@ -39,14 +41,20 @@ class Backend(Protocol):
 
     def listing(
         self, kind: str, keys: Collection[str] | None = None
-    ) -> Mapping[str, Mapping[str, int]]:
-        """File sizes by key, then by name inside the artifact; all keys of the kind if None."""
+    ) -> Mapping[str, Mapping[str, FileStat]]:
+        """Files by key, then by name inside the artifact; all keys of the kind if None."""
 
     def files(self, directory: str) -> Mapping[str, FileStat]:
         """All files below a directory, by their path in it: one listing."""
 
     def read(self, paths: Sequence[str]) -> list[bytes | None]:
         """Small files, whole; None for one that does not exist."""
+
+    def manifests(self, listed: Mapping[tuple[str, str], FileStat]) -> list[bytes | None]:
+        """Manifests by kind and key, which a listing has just told of; None for one that is gone.
+
+        What was read of that version before will do.
+        """
 
     def write(self, path: str, data: bytes) -> None:
         """Write a small file that appears whole."""

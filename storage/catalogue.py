@@ -12,7 +12,7 @@ from storage.names import MANIFEST, MARK
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from storage.backend import Backend
+    from storage.backend import Backend, FileStat
     from storage.lineage import Name
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def load_manifests(backend: Backend, names: Sequence[Name]) -> list[Manifest | N
     for kind, key in present:
         _tell_of_mark(str(backend.temporary), kind, key, marked=MARK in listings[kind][key])
     present = [(kind, key) for kind, key in present if MARK not in listings[kind][key]]
-    texts = backend.read([f"{kind}/{key}/{MANIFEST}" for kind, key in present])
+    texts = backend.manifests({(kind, key): listings[kind][key][MANIFEST] for kind, key in present})
     loaded: dict[Name, Manifest] = {}
     for (kind, key), text in zip(present, texts, strict=True):
         try:
@@ -77,13 +77,13 @@ def parse_manifest(kind: str, key: str, text: bytes | None) -> Manifest:
     return manifest
 
 
-def check_sizes(manifest: Manifest, sizes: Mapping[str, int]) -> None:
-    """Compare file sizes with a manifest; DamagedArtifactError names the first bad file."""
+def check_sizes(manifest: Manifest, files: Mapping[str, FileStat]) -> None:
+    """Compare the sizes of files with a manifest; DamagedArtifactError names the first bad file."""
     name = f"{manifest.kind}/{manifest.key}"
     for file in manifest.files:
-        size = sizes.get(f"{manifest.directory}/{file.name}".lstrip("/"))
-        if size is None:
+        stat = files.get(f"{manifest.directory}/{file.name}".lstrip("/"))
+        if stat is None:
             raise DamagedArtifactError(name, file.name, "the file is missing")
-        if size != file.bytes:
-            reason = f"it has {size:,} bytes instead of {file.bytes:,}"
+        if stat.bytes != file.bytes:
+            reason = f"it has {stat.bytes:,} bytes instead of {file.bytes:,}"
             raise DamagedArtifactError(name, file.name, reason)

@@ -137,7 +137,7 @@ def _entry(kind: str, key: str, files: Mapping[str, FileStat], text: bytes | Non
     manifest: Manifest | None = None
     try:
         manifest = parse_manifest(kind, key, text)
-        check_sizes(manifest, {name: stat.bytes for name, stat in files.items()})
+        check_sizes(manifest, files)
     except DamagedArtifactError as error:
         _LOG.warning("%s", error)
         return Entry(kind, key, files, manifest, damaged=True)

@@ -56,7 +56,7 @@ class LocalBackend:
 
     def listing(
         self, kind: str, keys: Collection[str] | None = None
-    ) -> Mapping[str, Mapping[str, int]]:
+    ) -> Mapping[str, Mapping[str, FileStat]]:
         """Looks only into the directories asked for."""
         top = self._root / kind
         if keys is None:
@@ -64,11 +64,15 @@ class LocalBackend:
                 keys = [path.name for path in top.iterdir() if is_key(path.name)]
             except (FileNotFoundError, NotADirectoryError):
                 return {}
-        return {key: dict(self._files(top / key)) for key in sorted(keys) if (top / key).is_dir()}
+        return {key: dict(self._stats(top / key)) for key in sorted(keys) if (top / key).is_dir()}
 
     def read(self, paths: Sequence[str]) -> list[bytes | None]:
         """None also for a link that leaves the root."""
         return [self._read(self._root / path) for path in paths]
+
+    def manifests(self, listed: Mapping[tuple[str, str], FileStat]) -> list[bytes | None]:
+        """Always as they are now."""
+        return self.read([f"{kind}/{key}/{MANIFEST}" for kind, key in listed])
 
     def files(self, directory: str) -> Mapping[str, FileStat]:
         """Without what cannot be read, and links that leave the root."""
@@ -208,10 +212,6 @@ class LocalBackend:
         except FileNotFoundError:
             return None
         return aside
-
-    def _files(self, top: Path) -> Iterator[tuple[str, int]]:
-        for name, stat in self._stats(top):
-            yield name, stat.bytes
 
     def _stats(self, top: Path) -> Iterator[tuple[str, FileStat]]:
         try:

@@ -30,6 +30,7 @@ from storage.errors import (
 )
 from storage.local_copies import LocalCopies
 from storage.manifest import files_digest
+from storage.manifest_copies import ManifestCopies
 from storage.names import MANIFEST, MARK, is_key, is_kind
 from storage.retrying import again, is_of_network, may_pass
 from storage.scratch import cache_directory, make_temporary, size_of, sweep
@@ -59,6 +60,7 @@ class ObjectBackend:
         self._url = url.rstrip("/")
         self._name = sha256(url.encode()).hexdigest()[:16]
         self._copies = LocalCopies()
+        self._manifests = ManifestCopies(self._copies, self._name)
         # Else s3fs asks for the size of every small file before it reads it.
         self._reading = {"max_concurrency": 1} if "s3" in _protocols(fs) else {}
 
@@ -78,15 +80,15 @@ class ObjectBackend:
 
     def listing(
         self, kind: str, keys: Collection[str] | None = None
-    ) -> Mapping[str, Mapping[str, int]]:
+    ) -> Mapping[str, Mapping[str, FileStat]]:
         """One listing, of one artifact if one key is asked for and else of the kind."""
         one = next(iter(keys)) if keys is not None and len(keys) == 1 else None
-        sizes: dict[str, dict[str, int]] = {}
+        found: dict[str, dict[str, FileStat]] = {}
         for path, stat in self.files(f"{kind}/{one}" if one else kind).items():
             key, _, name = f"{one}/{path}".partition("/") if one else path.partition("/")
             if name and is_key(key) and (keys is None or key in keys):
-                sizes.setdefault(key, {})[name] = stat.bytes
-        return sizes
+                found.setdefault(key, {})[name] = stat
+        return found
 
     def files(self, directory: str) -> Mapping[str, FileStat]:
         """One listing."""
@@ -96,7 +98,7 @@ class ObjectBackend:
         except FileNotFoundError:
             return {}
         stats = {
-            self._below(path, top): FileStat(int(info["size"]), _modified(info))
+            self._below(path, top): FileStat(int(info["size"]), _modified(info), _version(info))
             for path, info in found.items()
         }
         # The directory itself, where somebody has made an object that stands for it.
@@ -110,6 +112,21 @@ class ObjectBackend:
             None, None, on_error="return", **self._reading,
         )  # fmt: skip
         return [self._content(path, item) for path, item in zip(paths, found, strict=True)]
+
+    def manifests(self, listed: Mapping[tuple[str, str], FileStat]) -> list[bytes | None]:
+        """From local copies, and what is new concurrently."""
+        copies = {
+            (kind, key): self._manifests.read(kind, key, stat.version)
+            for (kind, key), stat in listed.items()
+            if stat.version
+        }
+        new = [name for name in listed if copies.get(name) is None]
+        texts = self.read([f"{kind}/{key}/{MANIFEST}" for kind, key in new])
+        for (kind, key), text in zip(new, texts, strict=True):
+            copies[kind, key] = text
+            if text is not None and (version := listed[kind, key].version):
+                self._manifests.keep(kind, key, version, text)
+        return [copies[name] for name in listed]
 
     def write(self, path: str, data: bytes) -> None:
         """One request, so the object appears whole."""
@@ -319,6 +336,12 @@ def _wrong_files(manifest: Manifest, there: Mapping[str, FileStat]) -> list[File
         if stat is None or stat.bytes != entry.bytes:
             wrong.append(entry)
     return wrong
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    """The ETag; a weak one may stay where bytes change."""
+    tag = str(info.get("ETag") or info.get("etag") or "")
+    return "" if tag.startswith("W/") else tag
 
 
 def _modified(info: Mapping[str, Any]) -> float:
