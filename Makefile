@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONFIG ?= experiments/quickstart.toml
 # The tests of one file share what they make, so one process runs them. Those of benchmarks fork, which
 # fails in a process that has started task runners, so they have a process of their own.
-PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-all lint bench ui
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from helpers.chaos import (
     AHEAD,
+    REACH,
     STAGES,
     Forks,
     Place,
@@ -100,6 +101,7 @@ class Rounds:
         *options: str,
         victim: Victim = everything,
         ahead: Sequence[int] = AHEAD,
+        reach: int = REACH,
         seed: int,
         **run: Any,
     ) -> None:
@@ -109,14 +111,15 @@ class Rounds:
             store = self.directory / f"store-{seed}-{number}"
             self.one(
                 forks, f"{store}", local_place(store), kills - self.story.killed, *options,
-                victim=victim, ahead=ahead, seed=f"{seed} {number}", **run,
+                victim=victim, ahead=ahead, reach=reach, seed=f"{seed} {number}", **run,
             )  # fmt: skip
             check_no_litter(forks, str(store), store / ".tmp", store / ".work", store / ".leases")
             number += 1
 
     def one(
         self, forks: Forks, url: str, place: Place, kills: int, *options: str,
-        victim: Victim = everything, ahead: Sequence[int] = AHEAD, seed: str, **run: Any,
+        victim: Victim = everything, ahead: Sequence[int] = AHEAD, reach: int = REACH, seed: str,
+        **run: Any,
     ) -> None:  # fmt: skip
         """Run in one store until it is done, and look at what came of it."""
         self.directory.mkdir(exist_ok=True, parents=True)
@@ -125,7 +128,8 @@ class Rounds:
         toml = write_toml(self.directory / "tiny.toml", config)
         story = kill_until_done(
             forks, ["distill", str(toml), "--out", str(out), *options], place,
-            chance=random.Random(seed), most=kills, victim=victim, ahead=ahead,
+            chance=random.Random(seed), most=kills, victim=victim, ahead=ahead, reach=reach,
+            struck=self.story.kills,
         )  # fmt: skip
         check(ArtifactStore(url), story, self._undisturbed)
         self.story.add(story)
@@ -222,7 +226,16 @@ def test_kills_under_prefect(rounds: Rounds, tmp_path: Path):
 @pytest.mark.parametrize("runner", ["processes", "dask"])
 def test_kills_of_runs_with_workers(rounds: Rounds, tmp_path: Path, runner: str, victim: Victim):
     with forks_under_prefect(tmp_path) as forks:
-        # A run survives the death of a Dask worker, so its next kill is in another run.
-        ahead = AHEAD if victim is everything else (2, 8, 14, 20, 26)
-        rounds.until(forks, 4, seed=5, runner=runner, workers=2, victim=victim, ahead=ahead)
+        if victim is everything:
+            rounds.until(forks, 4, seed=5, runner=runner, workers=2)
+        else:
+            # A run survives the death of a Dask worker, so its next kill is in another run, and is
+            # to be in another stage.
+            rounds.until(
+                forks, 6, seed=5, runner=runner, workers=2, victim=victim,
+                ahead=(2, 8, 14, 20, 26), reach=len(STAGES),
+            )  # fmt: skip
     tell(table(f"local disk, Prefect with {runner}, {victim.__name__} killed", rounds.story))
+    if victim is one_worker:
+        struck = {stage for stage, kills in rounds.story.kills.items() if kills}
+        assert len(struck) >= 3, "kills are to be spread over the stages"

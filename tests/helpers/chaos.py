@@ -28,6 +28,7 @@ _SHORTEST, _LONGEST = 0.0005, 0.8
 _PATIENCE = 120.0
 _AIMED = 0.4
 AHEAD = (0, 0, 1, 1, 2)
+REACH = 4
 
 STAGES = (
     "dataset", "corpus", "ngrams", "vocabulary", "features", "teacher", "logits", "baseline",
@@ -207,6 +208,8 @@ def kill_until_done(
     most: int,
     victim: Victim = everything,
     ahead: Sequence[int] = AHEAD,
+    reach: int = REACH,
+    struck: Mapping[str, int] | None = None,
 ) -> Story:
     """Run, kill, and run again until it is done.
 
@@ -218,15 +221,20 @@ def kill_until_done(
         most: Kills; then it is left alone.
         victim: What is killed.
         ahead: Artifacts to wait for before a kill are drawn from these.
+        reach: So many of the next stages may be aimed at.
+        struck: Kills of other runs, by stage: where there were few is where to aim.
     """
     story, stretch, began = Story(), 1.0, time.monotonic()
+    others = Counter(struck)
     before = place.manifests()
     while True:
         story.tries += 1
         pid = forks.start(arguments)
         if story.killed < most:
             longest = stretch * _LONGEST
-            aim = _rarest(story.kills, before) if chance.random() < _AIMED else None
+            aim = None
+            if chance.random() < _AIMED:
+                aim = _rarest(story.kills + others, before, reach)
             if aim is not None:
                 _wait(forks, lambda aim=aim: aim in _in_hand(place))
                 longest /= 10
@@ -273,10 +281,10 @@ def _in_hand(place: Place) -> set[str]:
     }
 
 
-def _rarest(kills: Counter[str], manifests: Mapping[str, object]) -> str | None:
+def _rarest(kills: Counter[str], manifests: Mapping[str, object], reach: int) -> str | None:
     """Of the next stages that are not begun, the one in which a kill has struck least."""
     begun = {name.split("/")[-3] for name in manifests}
-    coming = [stage for stage in STAGES if stage not in begun][:4]
+    coming = [stage for stage in STAGES if stage not in begun][:reach]
     return min(coming, key=lambda stage: kills[stage], default=None)
 
 
