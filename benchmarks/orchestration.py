@@ -2,7 +2,8 @@
 
 * An unchanged run of the whole pipeline over a corpus of many shards (logits given, tiny student):
   seconds from the call to the result, and what was computed, which is nothing. On a local disk with
-  each task runner, and on an S3 server (moto) with its requests counted.
+  each task runner, and on an S3 server (moto) with its requests counted: on a machine that has
+  never looked at the store, and on one that has.
 * A run of one stage whose shards take a second each. They sleep, so that workers may be more than
   cores, and what is over the ideal (shards x seconds / workers) is orchestration: finding out what
   is missing, starting workers, task runs, publishing artifacts, the last reports to the server.
@@ -23,6 +24,7 @@ import os
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +100,10 @@ def write_data(directory: Path, shards: int) -> Path:
     directory.mkdir()
     rng = np.random.default_rng(0)
     words = np.array([f"{kind}{number}" for number in range(300) for kind in ("noun", "verb")])
-    count = shards * ROWS_PER_SHARD + sum(ROWS.values())
-    drawn = words[rng.integers(0, len(words), (count + count // 10, 8))]
-    texts = list(dict.fromkeys(" ".join(row) for row in drawn))[:count]
-    labels = [number % 2 for number in range(count)]
+    total = shards * ROWS_PER_SHARD + sum(ROWS.values())
+    drawn = words[rng.integers(0, len(words), (total + total // 10, 8))]
+    texts = list(dict.fromkeys(" ".join(row) for row in drawn))[:total]
+    labels = [number % 2 for number in range(total)]
     start = 0
     for split, rows in ROWS.items():
         with (directory / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
@@ -113,8 +115,8 @@ def write_data(directory: Path, shards: int) -> Path:
             )
         start += rows
     (directory / "corpus.txt").write_text("".join(f"{text}\n" for text in texts[start:]), "utf-8")
-    logits = rng.standard_normal((count, 2))
-    logits[np.arange(count), labels] += 2
+    logits = rng.standard_normal((total, 2))
+    logits[np.arange(total), labels] += 2
     table = pa.table({"text": texts, "logits": logits.tolist()})
     metadata = {"label_names": json.dumps(["a", "b"])}
     pq.write_table(table.replace_schema_metadata(metadata), directory / "logits.parquet")
@@ -170,6 +172,7 @@ def unchanged(data: Path, run: dict[str, Any], database: Path, repeat: int) -> d
             computed += run_with_prefect(config, out).computed()
             seconds.append(time.monotonic() - start)
             grown.append(settled(database) - before)
+    assert computed == 0, "an unchanged run computed something"
     return {"seconds": seconds, "computed": computed, "database_bytes": grown}
 
 
@@ -186,10 +189,11 @@ def unchanged_on_s3(
         fs.put(f"{store}/", "orchestration/store/", recursive=True)
         os.environ["SPARSEDISTILL_CACHE"] = str(scratch / "cache")
         run = {"store": "s3://orchestration/store", "runner": "threads", "workers": options.workers}
-        unchanged(data, run, database, 1)  # what is delivered is then in the cache
-        before = requests(log)
-        found = unchanged(data, run, database, 1)
-        found["requests"] = dict(requests(log) - before)
+        found = {}
+        for when in ("first", "later"):
+            before = requests(log)
+            found[when] = unchanged(data, run, database, 1)
+            found[when]["requests"] = dict(requests(log) - before)
     return found
 
 
@@ -221,8 +225,11 @@ def one_task_a_shard(storage: Path, database: Path, options: argparse.Namespace)
     keep = LocalFileSystem(basepath=str(storage))
     keep.save("orchestration", overwrite=True)
 
+    executed = count()
+
     @task(cache_policy=INPUTS, persist_result=True, result_storage=keep)
     def shard(number: int) -> int:
+        next(executed)
         time.sleep(options.seconds)
         return number
 
@@ -238,6 +245,7 @@ def one_task_a_shard(storage: Path, database: Path, options: argparse.Namespace)
     again = time.monotonic()
     before = size(database)
     mapped()
+    assert next(executed) == options.shards, "the peer's second run computed something"
     found["unchanged_seconds"] = time.monotonic() - again
     found["unchanged_database_bytes"] = settled(database) - before
     return found
@@ -301,10 +309,10 @@ def print_tables(found: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column == "with" else "right")
     table.add_row("no Prefect", f"{made['unchanged_seconds']:.1f}", "0", "")
     runs = {**found["unchanged"]}
-    if "unchanged_s3" in found:
-        asked = found["unchanged_s3"]["requests"]
-        told = ", ".join(f"{count:,} {what}" for what, count in sorted(asked.items()))
-        runs[f"threads, S3 ({told})"] = found["unchanged_s3"]
+    for when, run in found.get("unchanged_s3", {}).items():
+        asked = sorted(run["requests"].items())
+        told = ", ".join(f"{number:,} {what}" for what, number in asked)
+        runs[f"threads, S3, {when} look here ({told})"] = run
     for name, run in runs.items():
         seconds = " ".join(f"{one:.1f}" for one in run["seconds"])
         table.add_row(name, seconds, str(run["computed"]), mib(max(run["database_bytes"])))
@@ -314,7 +322,7 @@ def print_tables(found: dict[str, Any]) -> None:
         mib(peer["unchanged_database_bytes"]),
     )  # fmt: skip
     console.print(table)
-    title = f"{shards:,} shards of {found['seconds_a_shard']:g} s by {workers} workers"
+    title = f"{shards:,} shards that sleep {found['seconds_a_shard']:g} s by {workers} workers"
     table = Table(title=title)
     for column in ("with", "seconds", "ideal", "orchestration", "database grows by"):
         table.add_column(column, justify="left" if column == "with" else "right")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from prefect import Flow
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectTaskRunFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
@@ -84,10 +85,25 @@ class Workers:
             flow_run = FlowRunContext.get()
             if flow_run is None:
                 raise RuntimeError("a run with Prefect works only inside a flow run")
-            self._context = flow_run.model_copy(update={"task_runner": runner})
+            self._context = flow_run.model_copy(
+                update={"task_runner": runner, "flow": _name_alone(flow_run), "parameters": {}}
+            )
         with self._context:
             future: PrefectFuture[Any] = task.submit(chunk, store, wait_for=after)
         return future
+
+
+def _name_alone(context: FlowRunContext) -> Flow[[], None]:
+    """Return a flow that stands for this one at a worker, which asks for its name and no more.
+
+    The context goes along with every task run. With the real flow, and the configuration it was
+    given, each worker would first import all stages, and torch, whatever its own stage needs.
+    """
+    return Flow(_nothing, name=context.flow.name if context.flow else None)
+
+
+def _nothing() -> None:
+    """Of a flow that is never called."""
 
 
 def task_runner(config: DistillConfig) -> TaskRunner[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import light_stage
 from helpers.tiny_task import run_config, write_toml
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -121,6 +122,13 @@ def configure(tmp_path: Path):
     return make
 
 
+@flow(name="whole", flow_run_name="whole")
+def whole(config: DistillConfig, pipeline: Any) -> int:
+    """As ``distill`` has it: a parameter that only flows know."""
+    assert pipeline.config is config
+    return run_pipeline(pipeline).computed()
+
+
 @flow(name="somebody-elses", flow_run_name="somebody else's")
 def outer(pipeline: Any) -> int:
     return run_pipeline(pipeline).computed()
@@ -143,6 +151,23 @@ def test_the_workers_of_a_run_inside_any_flow_are_those_its_configuration_asks_f
     # What is there already starts nothing, whatever the configuration says.
     assert outer(Small(configure(runner="processes", workers=2))) == 0
     assert started == ["threads"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("runner", ["processes", "dask"])
+def test_a_worker_imports_what_its_stage_needs_and_not_the_whole_pipeline(configure, runner: str):
+    """Of the run it is told the name: its flow and configuration would bring all stages along."""
+    pytest.importorskip("prefect_dask")
+    pipeline = Small(configure(runner=runner, workers=1), jobs=1)
+    job = Job(Recipe("ngrams", 1, {}), label="shard 0")
+    pipeline.steps = (Step(Stage("ngrams", 1, light_stage.build), (), lambda _: [job]),)
+    assert whole(pipeline.config, pipeline) == 1
+    (made,) = ArtifactStore(pipeline.config.run.store).artifacts("ngrams")
+    found = ArtifactStore(pipeline.config.run.store).get(made.kind, made.key)
+    modules = set(found.path("modules.txt").read_text().split())
+    assert {"prefect", "tasks.prefect_task", "helpers.light_stage"} <= modules
+    assert modules.isdisjoint({"torch", "flows.pipeline", "flows.config", "transformers"})
+    assert last_run("whole").state_name == "Completed"
 
 
 @pytest.mark.timeout(300)
