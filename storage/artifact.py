@@ -83,7 +83,8 @@ class Artifact:
         try:
             return self._backend.fetch(self.manifest, entry)
         except DamagedArtifactError as error:
-            marks.mark(self._backend, self.manifest, error.file, error.reason)
+            marked = (self.kind, self.key)
+            marks.mark(self._backend, marked, self.manifest, error.file, error.reason)
             raise
 
     def directory(self) -> Path:

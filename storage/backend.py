@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from storage.lineage import Name
     from storage.manifest import FileEntry, Manifest
 
 
@@ -50,11 +51,11 @@ class Backend(Protocol):
     def read(self, paths: Sequence[str]) -> list[bytes | None]:
         """Small files, whole; None for one that does not exist."""
 
-    def manifests(self, listed: Mapping[tuple[str, str], FileStat]) -> list[bytes | None]:
-        """Manifests by kind and key, which a listing has just told of; None for one that is gone.
+    def copied(self, listed: Mapping[Name, FileStat]) -> Mapping[Name, bytes]:
+        """Of manifests that a listing has just told of, those read before; never needed."""
 
-        What was read of that version before will do.
-        """
+    def keep(self, listed: Mapping[Name, FileStat], manifests: Mapping[Name, bytes]) -> None:
+        """Keep manifests that were read, and found right, for `copied`; never fails."""
 
     def write(self, path: str, data: bytes) -> None:
         """Write a small file that appears whole."""

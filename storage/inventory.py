@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from storage.catalogue import check_sizes, parse_manifest
+from storage.catalogue import check_sizes, read_manifests
 from storage.errors import DamagedArtifactError
 from storage.names import MANIFEST, MARK, is_key
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from storage.backend import Backend, FileStat
+    from storage.catalogue import Reading
     from storage.lineage import Name
     from storage.manifest import Manifest
 
@@ -86,12 +87,9 @@ def take_inventory(backend: Backend) -> list[Entry]:
             if slash and is_key(key):
                 keys.setdefault(key, {})[name] = stat
         found += [(kind, key, files) for key, files in sorted(keys.items())]
-    with_manifest = [f"{kind}/{key}/{MANIFEST}" for kind, key, files in found if MANIFEST in files]
-    texts = dict(zip(with_manifest, backend.read(with_manifest), strict=True))
-    return [
-        _entry(kind, key, files, texts.get(f"{kind}/{key}/{MANIFEST}"))
-        for kind, key, files in found
-    ]
+    with_manifest = [(kind, key) for kind, key, files in found if MANIFEST in files]
+    readings = read_manifests(backend, with_manifest)
+    return [_entry(kind, key, files, readings.get((kind, key))) for kind, key, files in found]
 
 
 def reach(
@@ -131,12 +129,12 @@ def reach(
     return reached | (leaves & entries.keys())
 
 
-def _entry(kind: str, key: str, files: Mapping[str, FileStat], text: bytes | None) -> Entry:
-    if MANIFEST not in files:
+def _entry(kind: str, key: str, files: Mapping[str, FileStat], reading: Reading | None) -> Entry:
+    if reading is None:
         return Entry(kind, key, files, None, damaged=False)
     manifest: Manifest | None = None
     try:
-        manifest = parse_manifest(kind, key, text)
+        manifest = reading.manifest
         check_sizes(manifest, files)
     except DamagedArtifactError as error:
         _LOG.warning("%s", error)

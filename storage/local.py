@@ -23,6 +23,7 @@ from storage.scratch import sync, temporary_path
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from storage.lineage import Name
     from storage.manifest import FileEntry, Manifest
 
 BALLAST_BYTES = 64 << 10
@@ -70,9 +71,12 @@ class LocalBackend:
         """None also for a link that leaves the root."""
         return [self._read(self._root / path) for path in paths]
 
-    def manifests(self, listed: Mapping[tuple[str, str], FileStat]) -> list[bytes | None]:
-        """Always as they are now."""
-        return self.read([f"{kind}/{key}/{MANIFEST}" for kind, key in listed])
+    def copied(self, listed: Mapping[Name, FileStat]) -> Mapping[Name, bytes]:  # noqa: ARG002
+        """None: they are at hand."""
+        return {}
+
+    def keep(self, listed: Mapping[Name, FileStat], manifests: Mapping[Name, bytes]) -> None:
+        """Nothing."""
 
     def files(self, directory: str) -> Mapping[str, FileStat]:
         """Without what cannot be read, and links that leave the root."""

@@ -30,12 +30,12 @@ SIZE_VARIABLE = "SPARSEDISTILL_CACHE_SIZE"
 DEFAULT_SIZE = "50GB"
 SPARED_SECONDS = 3600.0
 """What was asked for within that time is never removed."""
+NOTED_SECONDS = 60.0
+"""A use is noted at most that often, so the hour may be that much shorter."""
 
 _LOG = logging.getLogger(__name__)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-# A use is noted at most that often, so the hour may be that much shorter.
-_NOTED_SECONDS = 60.0
 # Eviction goes down to this share of the limit, and is looked at again when that much has come.
 _FILLED, _STEP = 0.9, 0.02
 
@@ -48,13 +48,13 @@ class LocalCopies:
         self._limit = cache_size()
         self._room = 0
 
-    def path(self, kind: str, name: str, file: str) -> Path:
-        """Where a copy is, or would be.
+    def path(self, *parts: str) -> Path:
+        """Where a copy, or a directory of them, is, or would be.
 
         Raises:
             StorageError: a link there leads out of the cache.
         """
-        path = self._top / kind / name / file
+        path = self._top.joinpath(*parts)
         real = Path(os.path.realpath(path))
         if not real.is_relative_to(os.path.realpath(self._top.parent)):
             raise StorageError(f"{path} is a link that leaves the cache; remove it")
@@ -91,7 +91,7 @@ class LocalCopies:
 
     def _use(self, path: Path) -> bool:
         try:
-            if time.time() - path.stat().st_atime > _NOTED_SECONDS:
+            if time.time() - path.stat().st_atime > NOTED_SECONDS:
                 # Not between an eviction's last look at the file and its removal.
                 with turn(self._lock):
                     os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))

@@ -2,8 +2,9 @@
 
     <root>/<kind>/<key>/damaged.json      format, file, reason, time
 
-Who finds a wrong checksum puts a mark down beside the manifest. What is marked counts as missing,
-which any listing tells; what is published in its place takes the mark away with the rest.
+Who finds a wrong checksum, or a manifest that cannot be read, puts a mark down beside the manifest.
+What is marked counts as missing, which any listing tells; what is published in its place takes the
+mark away with the rest.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from storage.catalogue import read_manifests
 from storage.errors import DamagedArtifactError, StorageError
-from storage.manifest import Manifest
-from storage.names import MANIFEST, MARK
+from storage.names import MARK
 
 if TYPE_CHECKING:
     from storage.backend import Backend
+    from storage.lineage import Name
+    from storage.manifest import Manifest
 
 FORMAT = 1
 """Of a mark; its presence alone counts, so that any version obeys one of any other."""
@@ -26,12 +29,13 @@ FORMAT = 1
 _LOG = logging.getLogger(__name__)
 
 
-def mark(backend: Backend, manifest: Manifest, file: str, reason: str) -> None:
+def mark(backend: Backend, name: Name, manifest: Manifest | None, file: str, reason: str) -> None:
     """Have an artifact made again. A store that cannot be written to is left alone, with a warning.
 
-    Nothing happens when the artifact is not the one any more that was found damaged.
+    Nothing happens when the artifact is not the one any more that was found damaged: its manifest
+    is neither that one (None: one that says nothing) nor damaged itself.
     """
-    name = f"{manifest.kind}/{manifest.key}"
+    place = "/".join(name)
     fields = {
         "format": FORMAT,
         "file": file,
@@ -39,12 +43,12 @@ def mark(backend: Backend, manifest: Manifest, file: str, reason: str) -> None:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
-        (text,) = backend.read([f"{name}/{MANIFEST}"])
-        if text is not None and Manifest.from_json(text) == manifest:
-            backend.write(f"{name}/{MARK}", json.dumps(fields, indent=1).encode() + b"\n")
-            _LOG.warning("%s: %s: %s; the next run makes it again", name, file, reason)
+        there = read_manifests(backend, [name])[name]
+        if there.is_damaged or there.outcome == manifest:
+            backend.write(f"{place}/{MARK}", json.dumps(fields, indent=1).encode() + b"\n")
+            _LOG.warning("%s: %s: %s; the next run makes it again", place, file, reason)
     except (OSError, StorageError) as error:
-        _LOG.warning("%s is damaged, and could not be marked so: %s", name, error)
+        _LOG.warning("%s is damaged, and could not be marked so: %s", place, error)
 
 
 def unmark(backend: Backend, manifest: Manifest) -> None:

@@ -33,13 +33,20 @@ from storage.manifest import files_digest
 from storage.manifest_copies import ManifestCopies
 from storage.names import MANIFEST, MARK, is_key, is_kind
 from storage.retrying import again, is_of_network, may_pass
-from storage.scratch import cache_directory, make_temporary, size_of, sweep
+from storage.scratch import (
+    cache_directory,
+    make_cache_directory,
+    make_temporary,
+    size_of,
+    sweep,
+)
 from storage.turns import turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from storage.lineage import Name
     from storage.manifest import FileEntry, Manifest
 
 _BLOCK = 1 << 20
@@ -59,6 +66,7 @@ class ObjectBackend:
         self._root: str = root.rstrip("/")
         self._url = url.rstrip("/")
         self._name = sha256(url.encode()).hexdigest()[:16]
+        make_cache_directory()
         self._copies = LocalCopies()
         self._manifests = ManifestCopies(self._copies, self._name)
         # Else s3fs asks for the size of every small file before it reads it.
@@ -113,20 +121,13 @@ class ObjectBackend:
         )  # fmt: skip
         return [self._content(path, item) for path, item in zip(paths, found, strict=True)]
 
-    def manifests(self, listed: Mapping[tuple[str, str], FileStat]) -> list[bytes | None]:
-        """From local copies, and what is new concurrently."""
-        copies = {
-            (kind, key): self._manifests.read(kind, key, stat.version)
-            for (kind, key), stat in listed.items()
-            if stat.version
-        }
-        new = [name for name in listed if copies.get(name) is None]
-        texts = self.read([f"{kind}/{key}/{MANIFEST}" for kind, key in new])
-        for (kind, key), text in zip(new, texts, strict=True):
-            copies[kind, key] = text
-            if text is not None and (version := listed[kind, key].version):
-                self._manifests.keep(kind, key, version, text)
-        return [copies[name] for name in listed]
+    def copied(self, listed: Mapping[Name, FileStat]) -> Mapping[Name, bytes]:
+        """From the local cache."""
+        return self._manifests.read(listed)
+
+    def keep(self, listed: Mapping[Name, FileStat], manifests: Mapping[Name, bytes]) -> None:
+        """In the local cache."""
+        self._manifests.keep(listed, manifests)
 
     def write(self, path: str, data: bytes) -> None:
         """One request, so the object appears whole."""

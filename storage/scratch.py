@@ -32,6 +32,12 @@ def cache_directory() -> Path:
     return Path(base).expanduser().absolute() / "sparsedistill"
 
 
+def make_cache_directory() -> None:
+    """Make it, for this user alone: what is in it is believed. Where it cannot be, it is missed."""
+    with suppress(OSError):
+        cache_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def make_temporary(parent: Path, kind: str, key: str) -> Path:
     """A new empty directory for one writer of `kind/key`."""
     path = temporary_path(parent, kind, key)

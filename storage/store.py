@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from storage import garbage, lineage, marks, records, turns, verification
 from storage.artifact import Artifact
-from storage.catalogue import check_sizes, load_manifests, parse_manifest
+from storage.catalogue import check_sizes, load_manifests, read_manifests
 from storage.errors import (
     NoStoreError,
     StorageError,
@@ -224,7 +224,7 @@ class ArtifactStore:
         (key,) = matching
         if MARK in listing[key]:
             raise marks.marked(self._backend, kind, key)
-        manifest = parse_manifest(kind, key, self._manifest_text(kind, key))
+        manifest = read_manifests(self._backend, [(kind, key)])[kind, key].manifest
         check_sizes(manifest, listing[key])
         return Artifact(manifest, self._backend)
 
@@ -319,21 +319,19 @@ class ArtifactStore:
     def _publish(self, directory: Path, manifest: Manifest) -> Artifact:
         kind, key = manifest.kind, manifest.key
         for _ in range(_PUBLISH_TRIES):
-            (winner,) = self._load([(kind, key)])
+            # What decides over the work of others is the store itself, and no copy of it.
+            (winner,) = load_manifests(self._backend, [(kind, key)], copies=False)
             if winner is not None:
                 _LOG.info("%s/%s was published by someone else; using theirs", kind, key)
                 return Artifact(winner, self._backend)
             if self._backend.publish(directory, manifest):
                 return Artifact(manifest, self._backend)
-            judged = self._manifest_text(kind, key)
-            if self._load([(kind, key)]) == [None]:
+            (judged,) = self._backend.read([f"{kind}/{key}/{MANIFEST}"])
+            if load_manifests(self._backend, [(kind, key)], copies=False) == [None]:
                 _LOG.warning("replacing what is damaged under %s/%s", kind, key)
                 # Another machine may have replaced it by now.
                 self._backend.clear(kind, key, judged)
         raise StorageError(f"{kind}/{key} could not be published: something else keeps its place")
-
-    def _manifest_text(self, kind: str, key: str) -> bytes | None:
-        return self._backend.read([f"{kind}/{key}/{MANIFEST}"])[0]
 
 
 def _open_backend(url: str, options: Mapping[str, object], *, make: bool) -> Backend:

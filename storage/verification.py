@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from storage import marks
 from storage.artifact import Artifact
-from storage.catalogue import parse_manifest
+from storage.catalogue import read_manifests
 from storage.checksums import ALTERED, wrong_size
 from storage.errors import (
     DamagedArtifactError,
@@ -54,17 +54,18 @@ def verify(backend: Backend, kind: str, key: str) -> Verification:
         StoreUnreachableError: the store could not be asked, which is no damage.
     """
     try:
-        manifest = parse_manifest(kind, key, backend.read([f"{kind}/{key}/{MANIFEST}"])[0])
+        manifest = read_manifests(backend, [(kind, key)])[kind, key].manifest
     except StoreVersionError as error:
         return Verification(kind, key, None, (str(error),), newer=True)
     except DamagedArtifactError as error:
+        marks.mark(backend, (kind, key), None, error.file, error.reason)
         return Verification(kind, key, None, (str(error),))
     found = [(file.name, _problem(backend, manifest, file)) for file in manifest.files]
     problems = [(name, problem) for name, problem in found if problem]
     if manifest.recipe.key != key:
         problems.append((MANIFEST, "its recipe does not give this key; it was altered"))
     if problems:
-        marks.mark(backend, manifest, *problems[0])
+        marks.mark(backend, (kind, key), manifest, *problems[0])
     else:
         marks.unmark(backend, manifest)
     told = tuple(f"{name}: {problem}" for name, problem in problems)

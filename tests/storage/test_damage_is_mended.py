@@ -6,8 +6,16 @@ import errno
 import os
 
 import pytest
+from helpers.collecting import collect, freed
 
-from storage import ArtifactStore, DamagedArtifactError, Recipe, StorageError, checksums
+from storage import (
+    ArtifactStore,
+    DamagedArtifactError,
+    Recipe,
+    StorageError,
+    checksums,
+    verification,
+)
 from storage.names import MARK
 
 RECIPE = Recipe("corpus", 1, {"rows": 100})
@@ -78,6 +86,56 @@ def test_an_altered_manifest_is_marked_by_verify(store, make):
     store._backend.write(path, text.replace(b"100", b"999"))
     assert [v.ok for v in store.verify()] == [False]
     assert store.find(RECIPE) is None
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[1]", b"\xff"])
+def test_a_manifest_that_nobody_can_read_is_marked_and_the_next_run_replaces_it(store, make, text):
+    make(store, RECIPE)
+    store._backend.write(f"corpus/{RECIPE.key}/manifest.json", text)
+    for _ in range(2):
+        assert [v.ok for v in store.verify()] == [False]
+        assert is_marked(store)
+    assert store.find(RECIPE) is None
+    assert store.artifacts() == []
+    assert freed(collect(store, delete=False), "damaged artifact") == {("corpus", RECIPE.key)}
+    with pytest.raises(DamagedArtifactError, match=r"manifest\.json: "):
+        store.get("corpus", RECIPE.key)
+    assert make(store, RECIPE).path("data.txt").read_text() == "some text"
+    assert not is_marked(store)
+    assert store.find(RECIPE)
+    assert [v.ok for v in store.verify()] == [True]
+
+
+def test_what_is_marked_for_its_manifest_goes_as_garbage(store, make):
+    make(store, RECIPE)
+    store._backend.write(f"corpus/{RECIPE.key}/manifest.json", b"{")
+    list(store.verify())
+    assert freed(collect(store), "damaged artifact") == {("corpus", RECIPE.key)}
+    assert store._backend.files("corpus") == {}
+
+
+def test_a_manifest_that_was_replaced_meanwhile_is_not_marked(store, make, monkeypatch):
+    make(store, RECIPE)
+    store._backend.write(f"corpus/{RECIPE.key}/manifest.json", b"{")
+    real = verification.read_manifests
+
+    def overtaken(backend, names):
+        found = real(backend, names)
+        make(ArtifactStore(store.url), RECIPE, data="theirs")
+        return found
+
+    monkeypatch.setattr(verification, "read_manifests", overtaken)
+    assert [v.ok for v in store.verify()] == [False]
+    assert not is_marked(store)
+
+
+def test_a_wrong_file_beside_a_manifest_that_nobody_can_read_is_marked(store, make):
+    artifact = make(store, RECIPE)
+    flip(store, artifact)
+    store._backend.write(f"corpus/{RECIPE.key}/manifest.json", b"{")
+    with pytest.raises(DamagedArtifactError, match=r"data\.txt"):
+        artifact.path("data.txt")
+    assert is_marked(store)
 
 
 def test_what_was_replaced_meanwhile_is_not_marked(store, make):

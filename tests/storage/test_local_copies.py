@@ -139,7 +139,7 @@ import random, sys
 from pathlib import Path
 from storage import ArtifactStore, local_copies, store
 from storage.objects import ObjectBackend
-local_copies.SPARED_SECONDS, local_copies._NOTED_SECONDS = 0.5, 0.05
+local_copies.SPARED_SECONDS, local_copies.NOTED_SECONDS = 0.5, 0.05
 store._open_backend = lambda url, options, make: ObjectBackend(url, options)
 opened = store.ArtifactStore(sys.argv[1])
 manifests = opened.artifacts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from itertools import count
@@ -15,7 +16,7 @@ pytest.importorskip("moto.server")
 import s3fs
 from helpers.faulty_s3 import FaultyS3
 
-from storage import ArtifactStore, Recipe, local_copies
+from storage import ArtifactStore, Manifest, Recipe, local_copies
 from storage.manifest_copies import DIRECTORY
 from storage.names import MANIFEST
 
@@ -69,6 +70,43 @@ def looked(server, store):
     return look
 
 
+@pytest.fixture
+def answers(server, monkeypatch):
+    """Have the server's answers to GET changed on their way, by a function of path and body."""
+    real = server._application
+
+    def change(how) -> None:
+        def serve(environ, start):
+            if environ["REQUEST_METHOD"] != "GET":
+                return real(environ, start)
+            told = []
+            body = b"".join(real(environ, lambda *given: told.extend(given)))
+            body = how(environ["PATH_INFO"], body)
+            headers = [
+                (name, value)
+                for name, value in told[1]
+                if not name.lower().startswith(("content-length", "x-amz-checksum"))
+            ]
+            start(told[0], [*headers, ("Content-Length", str(len(body)))])
+            return [body]
+
+        monkeypatch.setattr(server, "_application", serve)
+
+    return change
+
+
+@pytest.fixture
+def rot(answers, store):
+    """Have the server keep a manifest's version but not its bytes; a new one is whole."""
+
+    def rot(recipe: Recipe) -> None:
+        name = f"{recipe.kind}/{recipe.key}/{MANIFEST}"
+        (was,) = store._backend.read([name])
+        answers(lambda path, body: b"x" + body[1:] if body == was else body)
+
+    return rot
+
+
 def copies(cache: Path) -> list[Path]:
     return sorted(path for path in cache.rglob("*") if path.is_file() and DIRECTORY in path.parts)
 
@@ -101,7 +139,8 @@ def test_an_altered_manifest_is_found_though_there_is_a_copy(made, looked, store
     backend = store._backend
     backend.write(name, b"".join(backend.blocks(name)).replace(b"corpus", b"corpsu"))
     del made[RECIPES[3].key]
-    assert looked() == (made, [RECIPES[3].key])
+    # Once more before it is believed.
+    assert looked() == (made, [RECIPES[3].key] * 2)
     assert [found.ok for found in store.verify()].count(False) == 1
 
 
@@ -133,13 +172,143 @@ def test_copies_go_when_the_limit_asks_for_room(made, looked, private_cache, sto
     assert looked()[0] == made
 
 
-def test_a_cache_that_cannot_be_written_costs_requests_and_nothing_else(
-    made, looked, private_cache
+def in_the_way(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("in the way")
+
+
+def leads_away(path: Path, elsewhere: Path) -> None:
+    elsewhere.mkdir()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        in_the_way,
+        lambda cache: in_the_way(cache / "artifacts"),
+        lambda cache: in_the_way(cache / "artifacts" / DIRECTORY),
+        lambda cache: leads_away(cache / "artifacts", cache.parent / "away"),
+        lambda cache: leads_away(cache / "artifacts" / DIRECTORY, cache.parent / "away"),
+        lambda cache: (cache / "copies.lock").mkdir(parents=True),
+    ],
+    ids=["top", "artifacts", "manifests", "link", "deeper link", "lock"],
+)
+def test_a_cache_that_cannot_be_used_costs_requests_and_nothing_else(
+    store, private_cache, spoil, looked
 ):
-    (private_cache / "artifacts").mkdir(parents=True)
-    (private_cache / "artifacts" / DIRECTORY).write_text("in the way")
-    assert looked() == (made, sorted(made))
-    assert looked() == (made, sorted(made))
+    backend, listed = store._backend, {}
+    for each in RECIPES:
+        # Published without a local directory to write in.
+        text, listed[each.key] = empty(each)
+        backend.write(f"{each.kind}/{each.key}/{MANIFEST}", text)
+    if private_cache.exists():
+        private_cache.rmdir()
+    spoil(private_cache)
+    for _ in range(2):
+        assert looked() == (listed, sorted(listed))
+    assert [found.ok for found in ArtifactStore(store.url).verify()] == [True] * len(RECIPES)
+    assert not list(private_cache.parent.rglob("corpus-*"))
+
+
+def empty(recipe: Recipe) -> tuple[bytes, str]:
+    """The manifest of an artifact without files, and its digest."""
+    manifest = Manifest(
+        recipe.kind, recipe.key, recipe.version, recipe.config, recipe.inputs, recipe.content,
+        (), {}, 0.0, "2026-01-01T00:00:00+00:00", "1.2.3",
+    )  # fmt: skip
+    return manifest.to_json().encode(), manifest.digest
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda body: body[:40] + bytes([body[40] ^ 1]) + body[41:], lambda body: body[:40]],
+    ids=["flipped", "short"],
+)
+def test_a_wrong_answer_is_not_kept(made, looked, answers, store, wrong):
+    first, wronged = RECIPES[3].key, []
+
+    def once(path, body):
+        if path.endswith(f"{first}/{MANIFEST}") and not wronged:
+            wronged.append(path)
+            return wrong(body)
+        return body
+
+    answers(once)
+    assert looked() == (made, sorted([*made, first]))
+    assert len(wronged) == 1
+    assert looked() == (made, [])
+
+
+def test_what_was_altered_but_not_its_version_is_marked_by_verify_and_made_again(
+    made, looked, rot, store, make
+):
+    looked()
+    rot(RECIPES[3])
+    assert looked() == (made, [])
+    assert [found.ok for found in store.verify()].count(False) == 1
+    assert RECIPES[3].key not in looked()[0]
+    made[RECIPES[3].key] = make(store, RECIPES[3], data="made again").digest
+    assert looked() == (made, [RECIPES[3].key])
+    assert looked() == (made, [])
+    assert all(found.ok for found in store.verify())
+
+
+def test_who_publishes_asks_the_store_and_not_a_copy(made, looked, rot, store, make):
+    looked()
+    rot(RECIPES[3])
+    made[RECIPES[3].key] = make(store, RECIPES[3], data="made again").digest
+    assert looked() == (made, [RECIPES[3].key])
+    assert all(found.ok for found in store.verify())
+
+
+def test_a_copy_that_says_an_artifact_is_damaged_is_not_believed(made, looked, store, answers):
+    """A server that gives another manifest the same version."""
+    looked()
+    old = store.find(RECIPES[3]).manifest
+    other = dataclasses.replace(old, directory="0" * 16)
+    for entry in old.files:
+        (data,) = store._backend.read([f"corpus/{old.key}/{old.directory}/{entry.name}"])
+        store._backend.write(f"corpus/{old.key}/{other.directory}/{entry.name}", data)
+    tag = store._backend.files(f"corpus/{old.key}")[MANIFEST].version
+    store._backend.write(f"corpus/{old.key}/{MANIFEST}", other.to_json().encode())
+    new = store._backend.files(f"corpus/{old.key}")[MANIFEST].version
+    store._backend.discard(f"corpus/{old.key}/{old.directory}")
+    assert tag != new
+    answers(lambda path, body: body.replace(*(each.strip('"').encode() for each in (new, tag))))
+    assert looked() == (made, [old.key])
+
+
+def test_what_changes_between_the_listing_and_the_reading_is_not_kept(
+    made, looked, server, store, private_cache
+):
+    key = RECIPES[3].key
+    name = f"corpus/{key}/{MANIFEST}"
+    (text,) = store._backend.read([name])
+    old = Manifest.from_json(text)
+    other = dataclasses.replace(old, directory="0" * 16)
+    assert len(other.to_json()) == len(text)
+    changed = []
+
+    def replace(method, path):
+        if method == "GET" and path.endswith(name) and not changed:
+            changed.append(path)
+            store._backend.write(name, other.to_json().encode())
+
+    server.on_request = replace
+    ArtifactStore(store.url).find_all(RECIPES)
+    assert len(changed) == 1
+    assert {path.name for path in copies(private_cache)} == {f"corpus-{k}" for k in {*made} - {key}}
+    store._backend.write(name, text)
+    assert looked() == (made, [key])
+
+
+def test_under_a_weak_version_nothing_is_kept(made, looked, answers, private_cache):
+    answers(lambda path, body: body.replace(b"<ETag>", b"<ETag>W/"))
+    for _ in range(2):
+        assert looked() == (made, sorted(made))
+    assert copies(private_cache) == []
 
 
 def test_stores_of_the_same_keys_do_not_answer_for_each_other(made, looked, server, make):
