@@ -57,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         # Messages quote what is in files, which must not get to command the terminal.
         from dashboards.format import clean
+        from tasks.redaction import crossed_out
 
-        print(f"error: {clean(error)}", file=sys.stderr)  # noqa: T201
+        print(f"error: {clean(crossed_out(str(error)))}", file=sys.stderr)  # noqa: T201
         return 1
     return status
 

@@ -8,8 +8,9 @@ model changes at one moment for everybody, and any change can be undone.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from dashboards.format import clean
 from flows.finished import finished_runs
 from sparsedistill.errors import DataError
 from tasks import report as reports
@@ -287,9 +288,11 @@ def _decision(record: Record) -> Decision:
     content: Mapping[str, Any] = record.content
     references = record.references()
     try:
+        if content["verdict"] not in get_args(Verdict):
+            raise ValueError("no such verdict")
         return Decision(
             number=record.number,
-            when=record.created,
+            when=clean(record.created),
             verdict=content["verdict"],
             model=Model(
                 references={role: references[role] for role in _ROLES},
@@ -297,7 +300,7 @@ def _decision(record: Record) -> Decision:
                 width=int(content["width"]),
                 accuracy=float(content["accuracy"]),
             ),
-            why=str(content["why"]),
+            why=clean(content["why"]),
             by_hand=bool(content["by_hand"]),
             fingerprint=content["fingerprint"],
             compared=content["compared"],

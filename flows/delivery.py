@@ -97,9 +97,22 @@ def deliver_model(report: Artifact, package: Artifact, directory: str | Path) ->
 
 
 def is_delivered(package: Artifact, directory: str | Path) -> bool:
-    """Return whether ``directory`` has this model: its configuration tells of all its files."""
-    config = Delivery.below(directory).model / CONFIG_FILE
-    return config.exists() and config.read_bytes() == package.path(CONFIG_FILE).read_bytes()
+    """Return whether ``directory`` has this model, whole, with its card, report and numbers.
+
+    Files are told by their sizes, and the configuration, which has the checksums of the others, by
+    its bytes: to look costs the same whatever the size of the model.
+    """
+    delivery = Delivery.below(directory)
+    if not all(
+        p.is_file() for p in (delivery.report, delivery.summary, delivery.model / CARD_FILE)
+    ):
+        return False
+    for file in package.manifest.files:
+        there = delivery.model / file.name
+        if not there.is_file() or there.stat().st_size != file.bytes:
+            return False
+    config = delivery.model / CONFIG_FILE
+    return config.read_bytes() == package.path(CONFIG_FILE).read_bytes()
 
 
 def artifacts_of(store: ArtifactStore, outcomes: Sequence[Outcome]) -> list[Artifact]:

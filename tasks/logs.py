@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import re
 import traceback
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from storage.urls import shown
+from tasks.redaction import crossed_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -28,10 +27,6 @@ OURS = ("dashboards", "flows", "sparsedistill", "storage", "tasks")
 
 FIELDS = ("run", "stage", "shard")
 _WHERE: ContextVar[Mapping[str, str] | None] = ContextVar("where", default=None)
-_SECRET_NAME = re.compile(
-    r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|AUTH(?!OR)"
-)
-_LEAST_SECRET = 8
 _LOG = logging.getLogger(__name__)
 
 
@@ -80,7 +75,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = "".join(traceback.format_exception(record.exc_info[1]))
-        return json.dumps(_crossed_out(line), ensure_ascii=False)
+        return json.dumps(_plain(line), ensure_ascii=False)
 
 
 class Told(logging.Formatter):
@@ -94,24 +89,19 @@ class Told(logging.Formatter):
 
 
 def without_secrets(text: str) -> str:
-    """Return a text in which ``***`` stands for what the environment keeps secret.
+    """Return a text without what the environment keeps secret (``***``) and without URLs' secrets.
 
-    That is the value, of eight characters or more, of every variable whose name says so (with
-    SECRET, TOKEN, PASSWORD, ACCESS_KEY and the like in it). URLs lose ``user:password@`` and their
-    queries, wherever they come from.
+    URLs lose ``user:password@`` and their queries, wherever they come from.
     """
-    for name, value in os.environ.items():
-        if len(value) >= _LEAST_SECRET and _SECRET_NAME.search(name.upper()):
-            text = text.replace(value, "***")
-    return shown(text)
+    return shown(crossed_out(text))
 
 
-def _crossed_out(value: Any) -> Any:  # noqa: ANN401 (whatever a record has)
+def _plain(value: Any) -> Any:  # noqa: ANN401 (whatever a record has)
     """Return a value as plain JSON without secrets; before it is written, since JSON escapes."""
     if isinstance(value, dict):
-        return {str(name): _crossed_out(one) for name, one in value.items()}
+        return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_crossed_out(one) for one in value]
+        return [_plain(one) for one in value]
     if value is None or isinstance(value, int | float):
         return value
     return without_secrets(str(value))

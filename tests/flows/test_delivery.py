@@ -38,6 +38,27 @@ def test_what_is_delivered_can_be_told(runs: tuple[RunResult, RunResult], tmp_pa
         ]
 
 
+def test_a_delivery_that_lacks_a_file_or_a_part_of_one_is_told_and_made_good(
+    runs: tuple[RunResult, RunResult], tmp_path: Path
+):
+    package = runs[0].artifacts["package"][0]
+    deliver(runs[0], tmp_path)
+    whole = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path.name for path in whole} > set(package.names)
+    for path, content in whole.items():
+        path.unlink()
+        assert not is_delivered(package, tmp_path), path
+        deliver(runs[0], tmp_path)
+        assert path.read_bytes() == content
+        assert is_delivered(package, tmp_path)
+    for name in package.names:
+        with (tmp_path / "model" / name).open("r+b") as file:
+            file.truncate(file.seek(0, 2) - 1)
+        assert not is_delivered(package, tmp_path), name
+        deliver(runs[0], tmp_path)
+    assert {path: path.read_bytes() for path in whole} == whole
+
+
 def test_a_reader_gets_one_model_or_an_error_while_they_change(
     runs: tuple[RunResult, RunResult], tmp_path: Path
 ):

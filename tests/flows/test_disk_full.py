@@ -67,6 +67,7 @@ def test_a_full_disk_stops_a_stage_with_the_reason_and_no_stage_for_good(
     for one in told:
         assert one["struck"], one
         message = one["error"] or "it did not stop"
+        assert one["ours"], one
         assert f"  {one['stage']}: StoreFullError: no space left in" in message, one
         assert "bytes of" in message, one
         assert "Free some space" in message, one

@@ -13,6 +13,7 @@ from helpers.tiny_task import ROWS, run_config, texts, write_labelled, write_lin
 
 from flows.cli import main
 from flows.config import load_config
+from flows.current import promote
 from sparsedistill.errors import ConfigError
 from storage import ArtifactStore
 from storage.digests import sha256_json
@@ -185,13 +186,88 @@ def test_no_command_reads_or_writes_outside_a_hostile_store(
     ):  # fmt: skip
         end = ["--store", str(own_store)] if command[0] == "store" else []
         status = main([*command, *end])
-        said = "".join(capsys.readouterr()) + caplog.text
         assert status in (0, 1), command
-        assert TREASURE not in said, command
-        assert "\x1b[2J" not in said, command
-        assert "\x1b]0;" not in said, command
-        assert "Traceback" not in said, command
+        _says_nothing_bad("".join(capsys.readouterr()) + caplog.text, command)
         assert contents(outside) == before, command
+
+
+def _says_nothing_bad(said: str, command: list[str]) -> None:
+    assert TREASURE not in said, command
+    assert "\x1b[2J" not in said, command
+    assert "\x1b]0;" not in said, command
+    assert "Traceback" not in said, command
+
+
+def _decided(store: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Have the run's model be the current one, by a decision of somebody who means harm."""
+    promote(ArtifactStore(store), "tiny")
+    (path,) = store.glob(".records/current-tiny/*.json")
+    _rewrite(path, change)
+
+
+def decision_about_what_is_outside(store: Path, outside: Path) -> None:
+    evil = {"kind": "../outside/corpus", "key": "0" * 32, "digest": "0" * 64}
+    _decided(store, lambda fields: fields["content"]["references"].update(package=evil))
+
+
+def decision_about_a_package_of_files_outside(store: Path, outside: Path) -> None:
+    """What is promoted is well-formed; its manifest names the files of somebody else."""
+    _decided(store, lambda fields: None)
+    (path,) = store.glob("package/*/manifest.json")
+    _rewrite(path, lambda fields: fields["files"][0].update(name=str(outside / "treasure.txt")))
+
+
+def decision_about_linked_files(store: Path, outside: Path) -> None:
+    _decided(store, lambda fields: None)
+    (package,) = store.glob("package/*/config.json")
+    package.unlink()
+    package.symlink_to(outside / "treasure.txt")
+
+
+def decision_with_commands_for_the_terminal(store: Path, outside: Path) -> None:
+    def change(fields: dict[str, Any]) -> None:
+        evil = "\x1b[2J\x1b]0;owned\x07"
+        fields["created"] = evil
+        fields["content"].update(why=evil, labels=[evil], fingerprint={evil: evil})
+
+    _decided(store, change)
+
+
+def decision_of_an_unknown_verdict(store: Path, outside: Path) -> None:
+    evil = "\x1b[2J\x1b]0;owned\x07"
+    _decided(store, lambda fields: fields["content"].update(verdict=evil))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        hostile_records, _linked(".records"), decision_about_what_is_outside,
+        decision_about_a_package_of_files_outside, decision_about_linked_files,
+        decision_with_commands_for_the_terminal, decision_of_an_unknown_verdict,
+    ],
+    ids=lambda spoil: spoil.__name__,
+)  # fmt: skip
+def test_no_command_over_decisions_reads_or_writes_outside_a_hostile_store(
+    spoil: Spoil,
+    own_store: Path,
+    own_data: Path,
+    outside: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    spoil(own_store, outside)
+    before = contents(outside)
+    toml = str(write_toml(tmp_path / "tiny.toml", run_config(own_data, own_store)))
+    out = ["--out", str(tmp_path / "out")]
+    for command in (
+        ["current", toml], ["rollback", toml, *out], ["rollback", toml, "--to", "1", *out],
+        ["redistill", toml, "--no-prefect", *out], ["promote", toml, *out], ["current", toml],
+    ):  # fmt: skip
+        assert main(command) in (0, 1), command
+        _says_nothing_bad("".join(capsys.readouterr()), command)
+        assert contents(outside) == before, command
+    delivered = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert [path for path in delivered if TREASURE.encode() in path.read_bytes()] == []
 
 
 def test_labels_and_texts_that_look_like_paths_stay_labels_and_texts(

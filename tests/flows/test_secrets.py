@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from helpers.chaos import Forks
 from helpers.prefect_server import prefect_server
 from helpers.tiny_task import run_config, write_toml
+
+from flows.cli import main
+from flows.errors import reason_of
+from tasks.logs import log_file, within
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
@@ -44,6 +52,24 @@ def files_that_tell(*directories: Path) -> list[str]:
 def s3() -> Iterator[FaultyS3]:
     with FaultyS3() as server:
         yield server
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(403)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """The URL of a server that forbids everything."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.timeout(300)
@@ -82,8 +108,6 @@ def test_no_secret_is_in_store_results_or_log(s3: FaultyS3, tiny_data: Path, tmp
 def test_a_url_with_a_password_is_refused_and_not_repeated(
     url: str, where: str, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    from flows.cli import main
-
     toml = write_toml(tmp_path / "c.toml", run_config(tiny_data, tmp_path / "store"))
     value = f"['{url}']" if where == "corpus.sources" else f"'{url}'"
     out = ["--out", str(tmp_path / "out")]
@@ -92,6 +116,81 @@ def test_a_url_with_a_password_is_refused_and_not_repeated(
     assert status == 1
     assert "secret-of-the-proxy-77" not in said
     assert files_that_tell(tmp_path) == []
+
+
+def _missing_source(data: Path, secret: str) -> list[str]:
+    return ["--set", f"corpus.sources=['{secret}.txt']"]
+
+
+def _source_of_bad_rows(data: Path, secret: str) -> list[str]:
+    (data / f"{secret}.txt").write_bytes(b"one\n\xff\xfe\n")
+    return ["--set", f"corpus.sources=['{secret}.txt']"]
+
+
+def _broken_teacher(data: Path, secret: str) -> list[str]:
+    shutil.copytree(data / "encoder", data / secret)
+    (data / secret / "model.safetensors").write_bytes(b"no model")
+    return ["--set", f"teacher.checkpoint='{secret}'"]
+
+
+@pytest.mark.parametrize("spoil", [_missing_source, _source_of_bad_rows, _broken_teacher])
+def test_an_error_that_quotes_a_secret_is_told_without_it(
+    spoil: Callable[[Path, str], list[str]],
+    own_data: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    secret = SECRETS["HF_TOKEN"]
+    monkeypatch.setenv("HF_TOKEN", secret)
+    log = tmp_path / "results" / "run.log"
+    config = run_config(own_data, tmp_path / "results" / "store", run={"log": str(log)})
+    log.parent.mkdir()
+    toml = write_toml(tmp_path / "c.toml", config)
+    settings = spoil(own_data, secret)
+    out = ["--out", str(tmp_path / "results" / "out")]
+    assert main(["distill", str(toml), "--no-prefect", *out, *settings]) == 1
+    said = "".join(capfd.readouterr())
+    assert "error: " in said
+    assert "***" in said
+    assert secret not in said
+    assert log.is_file()
+    assert files_that_tell(log.parent) == []
+
+
+def test_a_signed_url_that_is_refused_is_told_without_its_query(
+    tiny_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], refusing: str
+):
+    pytest.importorskip("aiohttp")
+    log = tmp_path / "run.log"
+    config = run_config(tiny_data, tmp_path / "store", run={"log": str(log)})
+    toml = write_toml(tmp_path / "c.toml", config)
+    url = f"{refusing}/corpus.txt?X-Amz-Signature={WORDS[0]}&X-Amz-Expires=60"
+    arguments = ["distill", str(toml), "--no-prefect", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--set", f"corpus.sources=['{url}']"]) == 1
+    said = "".join(capfd.readouterr())
+    assert f"error: {refusing}/corpus.txt: cannot be reached" in said
+    assert "403" in said
+    assert WORDS[0] not in said
+    assert files_that_tell(tmp_path) == []
+
+
+def test_a_failed_job_and_a_log_record_quote_no_secret(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What is in a variable that names a secret, and what is in any URL."""
+    for variable, value in SECRETS.items():
+        monkeypatch.setenv(variable, value)
+    proxy = SECRETS["HTTPS_PROXY"]
+    error = ConnectionError(f"{proxy}: 407; sent {SECRETS['HF_TOKEN']}, {WORDS[0]}")
+    told = reason_of(error, rest=None)
+    log = tmp_path / "run.log"
+    with log_file(str(log), run="tiny"), within(run="tiny", stage="teacher"):
+        logging.getLogger("tasks.teacher").warning("no answer: %s", error, exc_info=error)
+    (line,) = log.read_text("utf-8").splitlines()
+    for text in (told, line):
+        assert "407; sent ***, ***" in text
+        assert [word for word in WORDS if word in text] == []
 
 
 @pytest.mark.slow

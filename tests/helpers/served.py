@@ -131,11 +131,13 @@ def up(
             until(lambda: "Ctrl-C ends it" in one.said(), "deployments", one)
             yield one
     finally:
-        # Of a flow that ran in this process: it would send later flows' events to this server too.
-        EventsWorker.drain_all()
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+        try:
+            # Of a flow that ran in this process: later flows' events would go to this server too.
+            EventsWorker.drain_all(timeout=10)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
 
 
 def launch(
