@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from helpers.chaos import ROOT, Forks
+from helpers.in_hand import STAGES, built, stop_at_work
 from helpers.prefect_server import prefect_server
 from helpers.tiny_task import run_config, write_toml
 
@@ -26,10 +28,10 @@ MEASURED = {"evaluation", "report"}
 @contextmanager
 def dask_cluster(
     directory: Path, environment: Mapping[str, str]
-) -> Iterator[tuple[str, list[int]]]:
+) -> Iterator[tuple[str, list[tuple[int, Path]]]]:
     """A scheduler and two workers, a process each, as on several machines.
 
-    Yields the address, and the workers' processes.
+    Yields the address, and the workers' processes with the cache that each has to itself.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -56,7 +58,7 @@ def dask_cluster(
                         start_new_session=True,
                     )
                 )  # fmt: skip
-        yield address, [worker.pid for worker in started[1:]]
+        yield address, [(started[n].pid, Path(f"{cache}{n}")) for n in (1, 2)]
     finally:
         for process in started:
             process.send_signal(signal.SIGKILL)
@@ -77,10 +79,11 @@ def test_a_cluster_that_loses_a_worker_makes_the_bytes_of_local_threads(
     from helpers.faulty_s3 import FaultyS3
 
     put: set[str] = set()
+    log = tmp_path / "log.jsonl"
 
     def note(method: str, path: str) -> None:
         if method == "PUT" and path.endswith("/manifest.json"):
-            put.add(path)
+            put.add("/".join(path.split("/")[-3:-1]))
 
     with FaultyS3(rate=0.01, seed=6) as s3, prefect_server(tmp_path / "prefect") as prefect:
         url = s3.make_bucket("cluster")
@@ -93,11 +96,16 @@ def test_a_cluster_that_loses_a_worker_makes_the_bytes_of_local_threads(
             run = {"store": url, "runner": "dask", "dask_address": address, "workers": 2}
             config = run_config(tiny_data, Path("unused"), run=run)
             toml = write_toml(tmp_path / "tiny.toml", config)
-            forks.start(["distill", str(toml), "--out", str(tmp_path / "out")])
+            forks.start(["distill", str(toml), "--out", str(tmp_path / "out"), "--log", str(log)])
             while len(put) < 12 and not forks.ended():
                 time.sleep(0.01)
-            assert not forks.ended(), forks.said()
-            os.kill(workers[0], signal.SIGKILL)
+            worker, cache = workers[0]
+            lost = stop_at_work(
+                worker, lambda: (cache / "tmp").glob("*"), ended=forks.ended,
+                # Else it may be an input that is on its way.
+                wanted=lambda one: f"{one.stage}/{one.key}" not in put,
+            )  # fmt: skip
+            os.kill(worker, signal.SIGKILL)
             assert forks.wait() == 0, forks.said()
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -105,6 +113,10 @@ def test_a_cluster_that_loses_a_worker_makes_the_bytes_of_local_threads(
         store = ArtifactStore(url)
         there = {(one.kind, one.key): one for one in store.artifacts()}
         assert all(found.ok for found in store.verify())
+    told = built(log)
+    names = Counter(f"{kind}/{key}" for kind, key in there if kind in STAGES)
+    assert told - names == {}, "what was made was made again"
+    assert set(names - told) <= {f"{one.stage}/{one.key}" for one in lost}
     for one in ArtifactStore(tiny_store).artifacts():
         if one.kind not in MEASURED:
             assert there.pop((one.kind, one.key)).files == one.files

@@ -17,11 +17,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from helpers.in_hand import STAGES, InHand, built, in_hand
 
 ROOT = Path(__file__).parents[2]
 _SHORTEST, _LONGEST = 0.0005, 0.8
@@ -29,11 +31,6 @@ _PATIENCE = 120.0
 _AIMED = 0.4
 AHEAD = (0, 0, 1, 1, 2)
 REACH = 4
-
-STAGES = (
-    "dataset", "corpus", "ngrams", "vocabulary", "features", "teacher", "logits", "baseline",
-    "student", "finetune", "package", "evaluation", "report",
-)  # fmt: skip
 
 
 class Forks:
@@ -117,7 +114,9 @@ class Story:
         kills: How many struck each stage; several may have been in hand.
         killed: How many there were.
         tries: How many times it was started.
-        remade: Finished artifacts that did not stay as they were.
+        remade: Finished artifacts that did not stay as they were, or that the log of a run tells to
+            have been built though they were there, or twice.
+        untold: Artifacts of runs that nothing struck of whose building their log has no word.
         seconds: All tries together.
     """
 
@@ -125,7 +124,32 @@ class Story:
     killed: int = 0
     tries: int = 0
     remade: list[str] = field(default_factory=list)
+    untold: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def note(
+        self,
+        before: Mapping[str, object],
+        after: Mapping[str, object],
+        told: Counter[str],
+        lost: set[InHand] | None,
+    ) -> None:
+        """Learn from the manifests before and after a try, its log, and what a kill found in hand.
+
+        Args:
+            before: Content of the manifests by path.
+            after: Likewise.
+            told: How often the log tells that an artifact was built.
+            lost: None where nothing was killed.
+        """
+        new = Counter(_names(after) - _names(before))
+        self.remade += [name for name in before if after.get(name) != before[name]]
+        self.remade += [f"{name} in try {self.tries}" for name in told - new]
+        if lost is None:
+            self.untold += [name for name in new - told if name.partition("/")[0] in STAGES]
+            return
+        self.kills.update(_stages(lost) or ["between stages"])
+        self.killed += 1
 
     def add(self, other: Story) -> None:
         """Have another run's story in this one."""
@@ -133,6 +157,7 @@ class Story:
         self.killed += other.killed
         self.tries += other.tries
         self.remade += other.remade
+        self.untold += other.untold
         self.seconds += other.seconds
 
 
@@ -166,25 +191,31 @@ def local_place(store: Path) -> Place:
     )
 
 
-Victim = Callable[[int, random.Random], bool]
-"""Kills something of the run that a process leads; False where there was nothing to kill."""
+Victim = Callable[[int, set[int], random.Random], int | None]
+"""Kills something of the run that a process leads, of which some are at work.
+
+Returns the process that was killed, the leader where it was all of the run, and None where there
+was nothing to kill.
+"""
 
 
-def everything(pid: int, chance: random.Random) -> bool:
+def everything(pid: int, at_work: set[int], chance: random.Random) -> int | None:
     """Kill the run with all its workers."""
     with _gone_is_fine():
         os.killpg(pid, signal.SIGKILL)
-    return True
+        return pid
+    return None
 
 
-def one_worker(pid: int, chance: random.Random) -> bool:
-    """Kill one of the run's worker processes."""
+def one_worker(pid: int, at_work: set[int], chance: random.Random) -> int | None:
+    """Kill one of the run's worker processes, of those at work where there are any."""
     found = workers(pid)
-    if not found:
-        return False
     with _gone_is_fine():
-        os.kill(chance.choice(found), signal.SIGKILL)
-    return True
+        if found:
+            worker = chance.choice([one for one in found if one in at_work] or found)
+            os.kill(worker, signal.SIGKILL)
+            return worker
+    return None
 
 
 def workers(pid: int) -> list[int]:
@@ -204,6 +235,7 @@ def kill_until_done(
     arguments: Sequence[str],
     place: Place,
     *,
+    logs: Path,
     chance: random.Random,
     most: int,
     victim: Victim = everything,
@@ -217,6 +249,7 @@ def kill_until_done(
         forks: Starts the runs.
         arguments: Of the command line.
         place: The run's store.
+        logs: A directory of its own; each try writes a log there.
         chance: Draws the moments.
         most: Kills; then it is left alone.
         victim: What is killed.
@@ -227,29 +260,37 @@ def kill_until_done(
     story, stretch, began = Story(), 1.0, time.monotonic()
     others = Counter(struck)
     before = place.manifests()
+    logs.mkdir(parents=True)
     while True:
         story.tries += 1
-        pid = forks.start(arguments)
+        log, old, lost = logs / f"{story.tries}.jsonl", in_hand(place.temporary()), None
+        pid = forks.start([*arguments, "--log", str(log)])
         if story.killed < most:
             longest = stretch * _LONGEST
             aim = None
             if chance.random() < _AIMED:
                 aim = _rarest(story.kills + others, before, reach)
             if aim is not None:
-                _wait(forks, lambda aim=aim: aim in _in_hand(place))
+                _wait(forks, lambda aim=aim, old=old: aim in _stages(_new(place, old)))
                 longest /= 10
             else:
                 wanted = place.count() + chance.choice(ahead)
                 _wait(forks, lambda wanted=wanted: place.count() >= wanted)
             _sleep(forks, math.exp(chance.uniform(math.log(_SHORTEST), math.log(longest))))
-            if not forks.ended() and victim(pid, chance):
-                story.kills.update(_in_hand(place) or ["between stages"])
-                story.killed += 1
+            if not forks.ended():
+                killed = victim(pid, {one.process for one in _new(place, old)}, chance)
+                if killed is not None:
+                    # What earlier kills have left, and other workers go on with, is not this one's.
+                    lost = {one for one in _new(place, old) if killed in (pid, one.process)}
+                    # What is there was not being made; it may have been on its way from a bucket.
+                    there = _names(place.manifests())
+                    lost = {one for one in lost if f"{one.stage}/{one.key}" not in there}
         status = forks.wait()
         with _gone_is_fine():
             os.killpg(pid, signal.SIGKILL)  # what a worker's death has left of its run
+        told = built(log)  # before the manifests: nothing is told before it is there
         after = place.manifests()
-        story.remade += [name for name in before if after.get(name) != before[name]]
+        story.note(before, after, told, lost)
         stretch = 1.0 if len(after) > len(before) else stretch * 1.5
         before = after
         if status == 0:
@@ -271,14 +312,17 @@ def _sleep(forks: Forks, seconds: float) -> None:
         time.sleep(min(left, 0.02))
 
 
-def _in_hand(place: Place) -> set[str]:
-    """The stages that are being made, by their temporary directories."""
-    return {
-        path.name.partition("-")[0]
-        for parent in place.temporary()
-        if parent.is_dir()
-        for path in parent.iterdir()
-    }
+def _new(place: Place, old: set[InHand]) -> set[InHand]:
+    return in_hand(place.temporary()) - old
+
+
+def _stages(found: Iterable[InHand]) -> set[str]:
+    return {one.stage for one in found}
+
+
+def _names(manifests: Iterable[str]) -> set[str]:
+    """Kind and key of the artifacts that paths of manifests stand for."""
+    return {"/".join(path.split("/")[-3:-1]) for path in manifests}
 
 
 def _rarest(kills: Counter[str], manifests: Mapping[str, object], reach: int) -> str | None:

@@ -48,7 +48,8 @@ class FaultyS3:
         faults: Those that are drawn from.
         requests: How many there were, by method.
         failed: How many failed, by fault.
-        on_request: Called with method and path of every request before it is served.
+        on_request: Called with method and path of every request before it is served; where it
+            raises ConnectionResetError, the request is not heard.
     """
 
     def __init__(
