@@ -154,7 +154,7 @@ def test_the_workers_of_a_run_inside_any_flow_are_those_its_configuration_asks_f
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("runner", ["processes", "dask"])
+@pytest.mark.parametrize("runner", ["processes", pytest.param("dask", marks=pytest.mark.slow)])
 def test_a_worker_imports_what_its_stage_needs_and_not_the_whole_pipeline(configure, runner: str):
     """Of the run it is told the name: its flow and configuration would bring all stages along."""
     pytest.importorskip("prefect_dask")

@@ -162,7 +162,11 @@ def test_the_run_of_the_schedule_ends_at_once_where_nothing_has_changed(task: Ta
     assert {path: path.stat().st_mtime_ns for path in Path(task.store.url).glob("*/*/*")} == before
     assert history(task.store, "tiny") == decisions
     # Not asked of the server, which hears of task runs some time after they have ended.
-    told = task.up.said()[said:]
+    told = until(
+        lambda: "Unchanged" in task.up.said()[said:] and task.up.said()[said:],
+        "the last line of the run",
+        task.up,
+    )
     assert "| Flow run '" in told
     assert "| Task run '" not in told
 

@@ -20,7 +20,7 @@ from storage import ArtifactStore, Manifest, Recipe, local_copies
 from storage.manifest_copies import DIRECTORY
 from storage.names import MANIFEST
 
-RECIPES = [Recipe("corpus", 1, {"number": number}) for number in range(20)]
+RECIPES = [Recipe("corpus", 1, {"number": number}) for number in range(8)]
 _BUCKETS = count()
 
 
