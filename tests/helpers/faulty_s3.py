@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import pytest
+import s3fs
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
@@ -199,3 +201,17 @@ def _half(
     kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
     start(status, [*kept, ("Content-Length", str(len(body))), ("Connection", "close")])
     return [body[: len(body) // 2]]
+
+
+@contextmanager
+def reached(
+    server: FaultyS3, monkeypatch: pytest.MonkeyPatch, **variables: str
+) -> Iterator[FaultyS3]:
+    """Have stores of a test reach a server that several tests share, as it was at its start."""
+    for name, value in {**server.environment, **variables}.items():
+        monkeypatch.setenv(name, value)
+    # Clients that were made for another server, or in another environment, are kept by fsspec.
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.rate, server.on_request = 0.0, lambda method, path: None
+    yield server
+    s3fs.S3FileSystem.clear_instance_cache()

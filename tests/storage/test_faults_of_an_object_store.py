@@ -18,7 +18,7 @@ pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
 import s3fs
-from helpers.faulty_s3 import FaultyS3
+from helpers.faulty_s3 import FaultyS3, reached
 
 from storage import ArtifactStore, Recipe, Rules, StorageError, StoreUnreachableError, retrying
 from storage.retrying import TRIES, may_pass
@@ -37,14 +37,9 @@ def running() -> Iterator[FaultyS3]:
 
 @pytest.fixture
 def server(running, monkeypatch) -> Iterator[FaultyS3]:
-    for name, value in {**running.environment, "AWS_MAX_ATTEMPTS": "1"}.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 0.01)
-    # Clients that were made for another server, or in another environment, are kept by fsspec.
-    s3fs.S3FileSystem.clear_instance_cache()
-    running.rate, running.on_request = 0.0, lambda method, path: None
-    yield running
-    s3fs.S3FileSystem.clear_instance_cache()
+    with reached(running, monkeypatch, AWS_MAX_ATTEMPTS="1"):
+        yield running
 
 
 @pytest.fixture

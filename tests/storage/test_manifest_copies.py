@@ -13,8 +13,7 @@ import pytest
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
-import s3fs
-from helpers.faulty_s3 import FaultyS3
+from helpers.faulty_s3 import FaultyS3, reached
 
 from storage import ArtifactStore, Manifest, Recipe, local_copies
 from storage.manifest_copies import DIRECTORY
@@ -32,13 +31,8 @@ def running() -> Iterator[FaultyS3]:
 
 @pytest.fixture
 def server(running, monkeypatch) -> Iterator[FaultyS3]:
-    for name, value in running.environment.items():
-        monkeypatch.setenv(name, value)
-    # Clients that were made for another server are kept by fsspec.
-    s3fs.S3FileSystem.clear_instance_cache()
-    running.on_request = lambda method, path: None
-    yield running
-    s3fs.S3FileSystem.clear_instance_cache()
+    with reached(running, monkeypatch):
+        yield running
 
 
 @pytest.fixture
