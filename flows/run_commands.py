@@ -126,16 +126,30 @@ def quiet_prefect() -> Iterator[None]:
         ServerError: Prefect is set to use a server that does not answer.
     """
     # The bars show what happens; Prefect's own lines would break through them.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    with _environment_by_default(
+        PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL",
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    ):
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.local_server import named_server
+        from flows.local_server import named_server
 
-    server = None if named_server("give --no-prefect") else _local_server()
-    with temporary_settings({PREFECT_API_URL: server} if server else {}):
+        server = None if named_server("give --no-prefect") else _local_server()
+        with temporary_settings({PREFECT_API_URL: server} if server else {}):
+            yield
+
+
+@contextmanager
+def _environment_by_default(**defaults: str) -> Iterator[None]:
+    """Set variables that are not set, for Prefect and the workers of a run, and not for longer."""
+    added = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
         yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _local_server() -> str | None:

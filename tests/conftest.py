@@ -38,6 +38,23 @@ def _tidy_prefect_home() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _environment_as_it_was() -> Iterator[None]:
+    """Later tests, and what they start, would inherit what a test leaves in the environment."""
+    before = _environment()
+    yield
+    after = _environment()
+    changed = sorted({name for name, _ in before.items() ^ after.items()})
+    for name in changed:
+        os.environ.pop(name, None)
+        os.environ.update({name: before[name]} if name in before else {})
+    assert not changed, f"left in the environment: {', '.join(changed)}"
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
+@pytest.fixture(autouse=True)
 def _one_torch_thread() -> None:
     # Only where a test, or what it tests, has imported torch already.
     if "torch" in sys.modules:
