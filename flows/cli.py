@@ -205,7 +205,7 @@ def _add_redistill_commands(commands: Commands) -> None:
         ("rollback", "make the model before the current one current again"),
     ):
         function = "show" if name == "current" else name
-        command = _add(commands, name, f"flows.redistill_commands:{function}", summary)
+        command = _add(commands, name, f"flows.current_commands:{function}", summary)
         command.add_argument("name", metavar="CONFIG|NAME", help="TOML file, or name of the run")
         command.add_argument("--store", metavar="URL", help="in place of the configuration's")
         if name != "current":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from dashboards.format import clean
 from flows.finished import finished_runs
 from sparsedistill.errors import DataError
-from tasks import report as reports
+from tasks import report_file as reports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsedistill.model_card import CARD_FILE, model_card
 from sparsedistill.model_format import CONFIG_FILE, read_config
-from tasks.report import REPORT_FILE, SUMMARY_FILE
+from tasks.report_file import REPORT_FILE, SUMMARY_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from tasks import report as reports
+from tasks import report_file as reports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flows.current import PREFIX, before_current, current, history
 from flows.finished import finished_runs
 from storage import Rules
-from tasks import corpus, report
+from tasks import corpus, report_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ def rules(store: ArtifactStore, *, keep_runs: int = KEPT_RUNS) -> Rules:
         owns=_shards_of,
         # A student that started from an earlier one keeps it, but not all that was ever before it.
         unfollowed=frozenset({"earlier"}),
-        root_kinds=frozenset({report.KIND}),
+        root_kinds=frozenset({report_file.KIND}),
         parts={corpus.KIND: corpus.SHARD_KIND},
     )
 
@@ -41,7 +41,7 @@ def _roots(
 ) -> Callable[[Sequence[Manifest]], Mapping[Name, str]]:
     def roots(manifests: Sequence[Manifest]) -> dict[Name, str]:
         kept = dict(_of_decisions(store))
-        names = {str(one.config.get("name")) for one in manifests if one.kind == report.KIND}
+        names = {str(one.config.get("name")) for one in manifests if one.kind == report_file.KIND}
         for name in sorted(names):
             for manifest, when in finished_runs(store, name, manifests)[::-1][:keep_runs]:
                 day = when[:16].replace("T", " ")

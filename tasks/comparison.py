@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Predictions = npt.NDArray[np.int64]
 _SHOWN_NGRAMS = 6
 _SHOWN_CHARACTERS = 600
-_LEAST_SECONDS = 0.5
+LEAST_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +102,17 @@ def score(
 def speed_of(answer: Callable[[list[str]], object], texts: list[str], *, passes: int = 3) -> float:
     """Return texts a second of the fastest pass, after one that only warms up.
 
-    Few texts are answered several times in a pass, so that a pass is long enough to be timed.
+    Few texts are answered several times in a pass, so that a pass is long enough to be timed: how
+    often, the passes before it tell.
     """
-    started = time.perf_counter()
     answer(texts)
-    once = time.perf_counter() - started
-    repeats = max(1, round(_LEAST_SECONDS / max(once, 1e-6))) if once < _LEAST_SECONDS else 1
-    best = float("inf")
+    best, repeats = float("inf"), 1
     for _ in range(passes):
         started = time.perf_counter()
         for _ in range(repeats):
             answer(texts)
         best = min(best, (time.perf_counter() - started) / repeats)
+        repeats = max(1, round(LEAST_SECONDS / max(best, 1e-6)))
     return len(texts) / best
 
 

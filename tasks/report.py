@@ -16,6 +16,7 @@ from tasks import evaluation
 from tasks.corpus import SHARD_KIND
 from tasks.earlier import ROLE
 from tasks.promotion import read_promotion
+from tasks.report_file import KIND, REPORT_FILE, SUMMARY_FILE
 from tasks.shards import open_input
 from tasks.stage import Job, Made, Progress, Stage, tool_version
 from tasks.teacher_trust import teacher_summary
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
     from storage import Artifact
 
-KIND, VERSION = "report", 4
-REPORT_FILE, SUMMARY_FILE = "report.html", "summary.json"
+VERSION = 4
 _STUDENT = "dan_kd_ft"
 
 

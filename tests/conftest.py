@@ -17,6 +17,7 @@ os.environ.update(
     OMP_WAIT_POLICY="passive",
 )
 
+import gc
 import shutil
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,19 @@ def _one_torch_thread() -> None:
     # Only where a test, or what it tests, has imported torch already.
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported_for_good() -> None:
+    # A whole collection takes half a second with all that tests import, and Trainer asks for some.
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _short_passes() -> None:
+    # Nothing is said here about speed: half a second a pass would be a third of a tiny run's time.
+    if "tasks.comparison" in sys.modules:
+        sys.modules["tasks.comparison"].__dict__["LEAST_SECONDS"] = 0.01
 
 
 @pytest.fixture(scope="session")

@@ -266,6 +266,23 @@ def test_predict_loads_nothing_of_the_pipeline(model: Path, tmp_path: Path):
     assert done.stdout.strip() in LABELS
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["store", "ls"], 0), (["store", "gc"], 0), (["current", "nobody"], 1)],
+)
+def test_what_only_looks_at_a_store_loads_nothing_that_computes(
+    arguments: list[str], status: int, tiny_store: Path
+):
+    code = f"""
+import sys
+from flows.cli import main
+assert main({[*arguments, "--store", str(tiny_store)]}) == {status}
+assert not {{"torch", "altair", "prefect", "sklearn"}} & set(sys.modules)
+"""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=root)
+
+
 def test_a_reader_that_stops_early_is_no_error(model: Path):
     lines = b"rose tulip soil\n" * 200_000
     read_end, write_end = os.pipe()

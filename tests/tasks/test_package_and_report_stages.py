@@ -17,7 +17,7 @@ from sparsedistill.memory import parse_size
 from sparsedistill.metrics import softmax
 from tasks.features import read_features
 from tasks.package import _refuse_bad_fold
-from tasks.report import REPORT_FILE, SUMMARY_FILE
+from tasks.report_file import REPORT_FILE, SUMMARY_FILE
 from tasks.shards import read_texts_of
 from tasks.student_file import FILE, read_student
 

@@ -23,7 +23,7 @@ from sparsedistill.teacher.checkpoint import load_tokenizer
 from sparsedistill.training.loop import Checkpointing
 from storage import Artifact
 from tasks import student
-from tasks.report import REPORT_FILE
+from tasks.report_file import REPORT_FILE
 from tasks.shards import read_shard
 from tasks.stage import Job
 from tasks.student_file import FILE, read_rival, read_shape, read_student

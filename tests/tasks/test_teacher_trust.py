@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from flows.delivery import RunResult
 from sparsedistill.metrics import negative_log_likelihood, softmax
 from tasks.logit_file import aligned_logits
-from tasks.report import REPORT_FILE, SUMMARY_FILE
+from tasks.report_file import REPORT_FILE, SUMMARY_FILE
 from tasks.shards import read_texts_of
 from tasks.teacher_trust import teacher_calibration, teacher_summary
 
