@@ -80,16 +80,9 @@ def a_killed_run_goes_on(
     return work
 
 
-@pytest.mark.timeout(300)
-def test_a_run_killed_in_its_second_shard_of_logits_does_the_rest(
-    tiny_data: Path, tmp_path: Path, small: Mapping[str, Any], small_model: dict[str, bytes]
-):
-    a_killed_run_goes_on("logits", tiny_data, tmp_path, small, small_model)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("stage", ["teacher", "features"])
+@pytest.mark.parametrize("stage", ["teacher", "features", "logits"])
 def test_a_run_killed_in_this_stage_does_the_rest(
     stage: str,
     tiny_data: Path,

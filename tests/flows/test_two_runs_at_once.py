@@ -192,6 +192,7 @@ def stopped_at_their_students(
             os.killpg(pid, signal.SIGCONT)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_collections_beside_runs_keep_what_these_alone_have_claimed(
     tiny_data: Path,

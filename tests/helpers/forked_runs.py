@@ -32,7 +32,10 @@ def main() -> None:
         import_module(name)
     import torch
 
+    from tasks import comparison
+
     torch.set_num_threads(1)
+    comparison.LEAST_SECONDS = 0.01  # as in all tests: a run is not there to be timed
     _answer(ready=os.getpid())
     for line in sys.stdin:
         wanted = json.loads(line)
