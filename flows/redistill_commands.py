@@ -9,7 +9,7 @@ from rich.console import Console
 from dashboards.terminal import results_table
 from flows.config import DistillConfig, load_config
 from flows.delivery import Delivery, RunResult, deliver
-from flows.redistillation import Redistilled, candidate, redistill
+from flows.redistillation import Redistilled, candidate, left_alone, redistill
 from flows.terminal import StageBars
 
 if TYPE_CHECKING:
@@ -28,10 +28,8 @@ def run(options: argparse.Namespace) -> int:
         else:
             from flows.run_commands import quiet_prefect
 
-            with quiet_prefect():
-                from flows.deployed import redistill_with_prefect
-
-                done = redistill_with_prefect(config, out, force=options.force)
+            with quiet_prefect() as served:
+                done = _redistill_with_prefect(config, out, force=options.force, served=served)
     _tell(done, config, out, console)
     return 0
 
@@ -47,6 +45,18 @@ def redistill_inline(config: DistillConfig, out: str, *, force: bool = False) ->
         return result
 
     return redistill(config, out=out, run=make, force=force)
+
+
+def _redistill_with_prefect(
+    config: DistillConfig, out: str, *, force: bool, served: bool
+) -> Redistilled:
+    # A server of the run's own takes seconds to start, to be told that there is nothing to do.
+    unchanged = None if served or force else left_alone(config, out=out)
+    if unchanged is not None:
+        return unchanged
+    from flows.deployed import redistill_with_prefect
+
+    return redistill_with_prefect(config, out, force=force)
 
 
 def _tell(done: Redistilled, config: DistillConfig, out: str, console: Console) -> None:

@@ -167,8 +167,7 @@ def redistill(
     store = ArtifactStore(config.run.store)
     seen = look(config)
     if not seen.changed and not force:
-        _deliver(store, seen.current, out)
-        return Redistilled("unchanged", _unchanged(seen), seen)
+        return _left_alone(config, seen, out)
     there = seen.current
     earlier = None if there is None else earlier_of(there.model, config, store)
     result = run(config, earlier)
@@ -190,6 +189,16 @@ def redistill(
     if promote:
         _deliver(store, decision, out)
     return Redistilled(outcome, why, seen, decision, result)
+
+
+def left_alone(config: DistillConfig, *, out: str | Path) -> Redistilled | None:
+    """Return what `redistill` would where nothing has changed; None where something has.
+
+    Raises:
+        What `look` does.
+    """
+    seen = look(config)
+    return None if seen.changed else _left_alone(config, seen, out)
 
 
 def earlier_of(model: Model, config: DistillConfig, store: ArtifactStore) -> Earlier:
@@ -314,12 +323,14 @@ def _deliver(store: ArtifactStore, decision: Decision | None, out: str | Path) -
         deliver_model(report, package, out)
 
 
-def _unchanged(seen: Look) -> str:
+def _left_alone(config: DistillConfig, seen: Look, out: str | Path) -> Redistilled:
     there = seen.current
     assert there is not None  # noqa: S101 - without a current model, there is something to do
+    _deliver(ArtifactStore(config.run.store), there, out)
     tried = [one for one in seen.decisions if one.fingerprint]
     last = "" if tried[-1].number == there.number else f"; tried {tried[-1].when}: {tried[-1].why}"
-    return f"nothing has changed since the current model was made, {there.when}{last}"
+    why = f"nothing has changed since the current model was made, {there.when}{last}"
+    return Redistilled("unchanged", why, seen)
 
 
 def _fingerprint(config: DistillConfig) -> dict[str, str]:

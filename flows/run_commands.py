@@ -119,8 +119,10 @@ def run(config: DistillConfig, *, with_prefect: bool) -> RunResult:
 
 
 @contextmanager
-def quiet_prefect() -> Iterator[None]:
+def quiet_prefect() -> Iterator[bool]:
     """Use the local server if there is one, and leave the terminal to the bars.
+
+    Gives whether a server is there: without one, the first flow starts one of its own.
 
     Raises:
         ServerError: Prefect is set to use a server that does not answer.
@@ -135,9 +137,10 @@ def quiet_prefect() -> Iterator[None]:
 
         from flows.local_server import named_server
 
-        server = None if named_server("give --no-prefect") else _local_server()
-        with temporary_settings({PREFECT_API_URL: server} if server else {}):
-            yield
+        named = named_server("give --no-prefect")
+        server = named or _local_server()
+        with temporary_settings({PREFECT_API_URL: server} if server and not named else {}):
+            yield server is not None
 
 
 @contextmanager

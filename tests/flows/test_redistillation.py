@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.tiny_task import LABELS, run_config, texts, write_labelled
+from helpers.tiny_task import LABELS, run_config, texts, write_labelled, write_toml
 
 from flows import current as decisions
 from flows import redistillation
+from flows.cli import main
 from flows.config import DistillConfig, parse_config
 from flows.current import Decision, DecisionError
 from flows.delivery import Delivery, RunResult, is_delivered
@@ -103,6 +104,33 @@ def test_nothing_changed_is_said_without_reading_the_corpus(
     assert done.why.startswith("nothing has changed since the current model was made")
     assert done.result is None
     assert len(settled.decisions()) == 1
+
+
+@pytest.mark.parametrize("server", [None, "http://127.0.0.1:4200/api"])
+@pytest.mark.parametrize("force", [False, True])
+def test_no_server_is_started_to_hear_that_nothing_has_changed(
+    settled: House, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, server: str | None, force: bool,
+):  # fmt: skip
+    asked = []
+
+    def with_prefect(config: DistillConfig, out: str, *, force: bool) -> Redistilled:
+        asked.append(force)
+        return Redistilled("unchanged", "as Prefect's server was told", look(config))
+
+    monkeypatch.setattr("flows.run_commands._local_server", lambda: server)
+    monkeypatch.setattr("flows.deployed.redistill_with_prefect", with_prefect)
+    table = run_config(settled.data, Path(settled.store.url), **ANY)
+    toml = write_toml(tmp_path / "tiny.toml", table)
+    out = ["--out", str(settled.out)]
+    assert main(["redistill", str(toml), *out, *(["--force"] if force else [])]) == 0
+    said = "".join(capsys.readouterr())
+    if server or force:
+        assert asked == [force]
+        assert "unchanged: as Prefect's server was told" in said
+    else:
+        assert asked == []
+        assert "unchanged: nothing has changed since the current model was made" in said
 
 
 def test_a_corpus_that_has_grown_costs_only_what_is_new(settled: House):

@@ -1,14 +1,16 @@
-"""What the report is told of texts on which student and teacher differ."""
+"""What the report is told: texts on which student and teacher differ, and texts a second."""
 
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers.small_classifier import LABELS, small_classifier
 
-from tasks.comparison import disagreements_of
+from tasks import comparison
+from tasks.comparison import disagreements_of, speed_of
 
 TEXTS = ["  Not good, not a good film", "bad film", "film " * 300, "qzx"]
 
@@ -36,3 +38,26 @@ def test_examples_say_which_words_moved_the_student():
     (cut,) = (example for text, example in examples.items() if text.startswith("film film"))
     assert len(cut["words"]) == len(cut["text"]) // 5
     assert max(end for _, end, _ in cut["words"]) <= len(cut["text"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "calls"),
+    [
+        # Cold, then a pass of one, and of as many as half a second takes.
+        ([5.0, 0.02], 1 + 1 + 25 + 25),
+        ([5.0, 2.0], 1 + 1 + 1 + 1),
+    ],
+)
+def test_a_pass_is_long_enough_to_be_timed_however_slow_the_first_answer_was(
+    seconds: list[float], calls: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(comparison, "LEAST_SECONDS", 0.5)
+    now, answered = [0.0], []
+
+    def answer(texts: list[str]) -> None:
+        now[0] += seconds[min(len(answered), 1)]
+        answered.append(texts)
+
+    monkeypatch.setattr(comparison, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert speed_of(answer, TEXTS) == pytest.approx(len(TEXTS) / seconds[1])
+    assert len(answered) == calls
