@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= experiments/quickstart.toml
 # The tests of one file share what they make, so one process runs them. Those of benchmarks fork, which
-# fails in a process that has started task runners, so they have processes of their own.
+# fails in a process that has started task runners: they come first, as files keep their order.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-all lint bench ui
@@ -27,12 +27,10 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest $(PARALLEL) tests/benchmarks
-	$(BIN)/pytest $(PARALLEL) --ignore tests/benchmarks
+	$(BIN)/pytest $(PARALLEL)
 
 test-all: lint
-	$(BIN)/pytest $(PARALLEL) tests/benchmarks -m ""
-	$(BIN)/pytest $(PARALLEL) --ignore tests/benchmarks -m ""
+	$(BIN)/pytest $(PARALLEL) -m ""
 
 bench: setup
 	$(BIN)/python experiments/quickstart.py data/quickstart

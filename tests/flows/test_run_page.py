@@ -171,7 +171,7 @@ def test_a_worker_imports_what_its_stage_needs_and_not_the_whole_pipeline(config
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("runner", ["threads", "processes"])
+@pytest.mark.parametrize("runner", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
 def test_a_task_run_knows_what_it_came_after_and_its_log_is_on_the_page_of_the_run(
     configure, runner: str, tmp_path: Path
 ):

@@ -41,13 +41,14 @@ def work_through(kind, first, last):
     return json.loads(final)
 
 
-def test_some_thousand_changed_models_are_refused_or_do_no_harm():
-    outcomes = work_through("models", 0, 4000)
-    assert sum(outcomes.values()) == 4000
+@pytest.mark.parametrize("cases", [1000, pytest.param(4000, marks=pytest.mark.slow)])
+def test_some_thousand_changed_models_are_refused_or_do_no_harm(cases):
+    outcomes = work_through("models", 0, cases)
+    assert sum(outcomes.values()) == cases
     # The cases are worth something: of each kind there are enough.
-    assert outcomes["damaged refused"] > 1000
-    assert outcomes["hostile refused"] > 1000
-    assert outcomes["hostile verified"] > 100
+    assert outcomes["damaged refused"] > cases / 4
+    assert outcomes["hostile refused"] > cases / 4
+    assert outcomes["hostile verified"] > cases / 40
 
 
 def test_some_thousand_changed_texts_are_answered_alone_as_together_and_as_by_the_formula():

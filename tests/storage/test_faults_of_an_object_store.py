@@ -90,7 +90,9 @@ def test_a_download_that_fails_in_the_middle_is_tried_again(server, url, make, f
     assert store.find(RECIPE)
 
 
-@pytest.mark.parametrize("fault", ["reset", "truncated", "internal"])
+@pytest.mark.parametrize(
+    "fault", ["reset", pytest.param("truncated", marks=pytest.mark.slow), "internal"]
+)
 def test_a_download_that_never_succeeds_is_no_damage(server, url, make, fault, private_cache):
     store = ArtifactStore(url)
     artifact = make(store, RECIPE, data="x" * 1000)

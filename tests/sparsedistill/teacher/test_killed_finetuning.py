@@ -69,7 +69,7 @@ def stopped(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Sto
 @pytest.mark.parametrize(
     ("where", "number"),
     [
-        ("update", LATE),
+        pytest.param("update", LATE, marks=pytest.mark.slow),
         ("update", IN_THE_SECOND),
         pytest.param("update", 3, marks=pytest.mark.slow),
         pytest.param("update", UPDATES_A_TRIAL // 2, marks=pytest.mark.slow),

@@ -47,6 +47,7 @@ def test_a_run_of_three_processes_goes_on_in_one_after_a_kill(tmp_path):
     assert_same(run(**how, directory=state), alone)
 
 
+@pytest.mark.slow
 def test_a_run_of_one_process_goes_on_in_two_after_a_kill(tmp_path):
     how = {"shape": {"table_type": "bfloat16"}}
     alone = run(**how)
