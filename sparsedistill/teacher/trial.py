@@ -129,7 +129,7 @@ def run_trial(
     assert best is not None  # noqa: S101 - every epoch ends with a look
     return Trial(
         setting.batch_size, setting.learning_rate, setting.seed, best.accuracy, best.epoch,
-        round(keeper.seconds, 1),
+        round(keeper.seconds, 3),
     )  # fmt: skip
 
 
