@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folded_cases import NGRAMS, formula, small_model, small_vocabulary
+from helpers.folded_cases import NGRAMS, formula, small_model, small_vocabulary
 from helpers.mutations import BASE, CONFIG, mutate_model, mutate_text
 
 from sparsedistill import Classifier

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from folded_cases import NGRAMS, TEXTS, small_model, small_vocabulary
+from helpers.folded_cases import NGRAMS, TEXTS, small_model, small_vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from folded_cases import TEXTS, WORDS, small_model, small_vocabulary
+from helpers.folded_cases import TEXTS, WORDS, small_model, small_vocabulary
 
 from sparsedistill import Classifier
 from sparsedistill.drift import DriftMonitor, compare, measure_reference

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from folded_cases import NGRAMS, TEXTS, WORDS, small_model, small_vocabulary
+from helpers.folded_cases import NGRAMS, TEXTS, WORDS, small_model, small_vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

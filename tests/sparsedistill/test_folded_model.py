@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from folded_cases import NGRAMS, TEXTS, formula, small_model
+from helpers.folded_cases import NGRAMS, TEXTS, formula, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

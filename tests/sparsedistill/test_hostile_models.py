@@ -11,7 +11,7 @@ import hostile_cases
 import numpy as np
 import pytest
 import zstandard
-from folded_cases import small_model, small_vocabulary
+from helpers.folded_cases import small_model, small_vocabulary
 from helpers.mutations import VALUES, mutate_bytes, mutate_json, mutate_model, seal
 from hostile_cases import Models
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from folded_cases import small_model, small_vocabulary
+from helpers.folded_cases import small_model, small_vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

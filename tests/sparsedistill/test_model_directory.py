@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from folded_cases import NGRAMS, TEXTS, small_model, small_vocabulary
+from helpers.folded_cases import NGRAMS, TEXTS, small_model, small_vocabulary
 from safetensors.numpy import load_file, save_file
 
 from sparsedistill import Classifier
