@@ -32,21 +32,6 @@ def results_table(summary: Summary) -> Table:
     return table
 
 
-def stages_table(summary: Summary) -> Table:
-    """Return what each stage did: artifacts found and built, work, size in the store, rows."""
-    check_format(summary)
-    table = _table(["stage", "artifacts", "cached", "built", "work", "size", "rows"])
-    for row in rows(summary, "stages"):
-        table.add_row(
-            Text(fmt.one_line(row.get("stage"))),
-            *(fmt.count(number(row, key)) for key in ("artifacts", "cached", "built")),
-            fmt.duration(number(row, "seconds")),
-            fmt.size(number(row, "bytes")),
-            fmt.count(number(row, "rows")),
-        )
-    return table
-
-
 def _table(headings: list[str]) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column(headings[0])

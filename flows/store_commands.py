@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from dashboards import format as fmt
+from dashboards.console import plain_console
 from flows.garbage import rules
 from storage import Artifact, ArtifactStore, LineageNode, NoStoreError, StorageError
 
 if TYPE_CHECKING:
     import argparse
+
+    from rich.console import Console
 
 _SHORT = 12
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
@@ -37,19 +39,19 @@ def ls(options: argparse.Namespace) -> int:
             fmt.size(manifest.size),
             fmt.duration(manifest.seconds),
         )
-    Console().print(table)
+    plain_console().print(table)
     return 0
 
 
 def show(options: argparse.Namespace) -> int:
     """Print an artifact's manifest."""
-    Console().print_json(_artifact(options).manifest.to_json())
+    plain_console().print_json(_artifact(options).manifest.to_json())
     return 0
 
 
 def verify(options: argparse.Namespace) -> int:
     """Read every file and compare it with its checksum; 1 if something is not as it should be."""
-    store, console = _store(options), Console()
+    store, console = _store(options), plain_console()
     _check_kind(store, options.kind)
     checked = damaged = newer = 0
     for found in store.verify(options.kind):
@@ -57,7 +59,7 @@ def verify(options: argparse.Namespace) -> int:
         newer += found.newer
         damaged += not (found.ok or found.newer)
         for problem in found.problems:
-            console.print(Text(fmt.clean(f"{found.kind}/{found.key}: {problem}")))
+            console.print(fmt.clean(f"{found.kind}/{found.key}: {problem}"))
     done = " (the next run makes them again)" if damaged else ""
     console.print(f"{checked - newer} artifacts read, {damaged} damaged{done}")
     if newer:
@@ -67,7 +69,7 @@ def verify(options: argparse.Namespace) -> int:
 
 def gc(options: argparse.Namespace) -> int:
     """Say what no kept run needs, and why the rest stays; remove it where asked."""
-    store, console = _store(options), Console()
+    store, console = _store(options), plain_console()
     found = store.collect(
         rules(store, keep_runs=options.keep_runs),
         delete=options.delete,
@@ -116,7 +118,7 @@ def lineage(options: argparse.Namespace) -> int:
     node = _store(options).lineage(_artifact(options))
     tree = Tree(_label(node))
     _grow(tree, node, set())
-    Console().print(tree)
+    plain_console().print(tree)
     return 0
 
 

@@ -8,8 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from dashboards.console import plain_console
 from flows.config import load_config
 from flows.inline import run_until
 from flows.student_needs import check_students
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 def tune(options: argparse.Namespace) -> int:
     """Make what a student needs, try the candidates, and print the best."""
     config = load_config(options.config, overrides=options.overrides, data=options.data)
-    console = Console()
+    console = plain_console()
     candidates = candidates_of(config.student, options)
     one_by_one = config.run.model_copy(update={"workers": 1})
     for candidate in candidates:
@@ -38,11 +37,7 @@ def tune(options: argparse.Namespace) -> int:
         check_students(config.model_copy(update={"student": student, "run": one_by_one}))
 
     def told(candidate: Candidate, examples: int, score: float) -> None:
-        console.print(
-            f"{_words(candidate)}: {100 * score:.1f} % on dev after {examples:,} texts",
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(f"{_words(candidate)}: {100 * score:.1f} % on dev after {examples:,} texts")
 
     with ExitStack() as held:
         with StageBars(console).shown():
@@ -59,7 +54,7 @@ def tune(options: argparse.Namespace) -> int:
     console.print()
     if not result.complete:
         console.print("The time was over before all runs were done: --minutes gives it more.")
-    console.print("\n".join(["[student]", *_lines(candidates[result.best])]), markup=False)
+    console.print("\n".join(["[student]", *_lines(candidates[result.best])]))
     if options.json:
         found = to_json(result, candidates)
         Path(options.json).write_text(json.dumps(found, indent=1) + "\n", "utf-8")

@@ -65,6 +65,8 @@ def _one_torch_thread() -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _imported_for_good() -> None:
     # A whole collection takes half a second with all that tests import, and Trainer asks for some.
+    # What the module before left goes first, and with it the files it did not close: a warning.
+    gc.collect()
     gc.freeze()
 
 

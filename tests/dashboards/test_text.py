@@ -11,7 +11,7 @@ from summary_example import make_summary
 
 from dashboards import format as fmt
 from dashboards.markdown import MOST_CHARACTERS, render_markdown
-from dashboards.terminal import results_table, stages_table
+from dashboards.terminal import results_table
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +90,6 @@ def test_the_terminal_shows_every_result():
     assert "812\u00a0×" in shown
 
 
-def test_the_terminal_shows_every_stage():
-    shown = printed(stages_table(make_summary()))
-    for row in make_summary()["stages"]:
-        line = next(line for line in shown.splitlines() if line.startswith(row["stage"]))
-        assert line.split()[1:4] == [str(row[key]) for key in ("artifacts", "cached", "built")]
-        assert fmt.duration(row["seconds"]) in line
-
-
 def test_brackets_and_escapes_in_titles_are_not_markup_in_the_terminal(summary):
     summary["results"][0]["title"] = "[red]x[/red] \x1b[31m"
     shown = printed(results_table(summary))
@@ -107,10 +99,9 @@ def test_brackets_and_escapes_in_titles_are_not_markup_in_the_terminal(summary):
 
 def test_empty_tables_can_be_printed():
     assert "model" in printed(results_table({}))
-    assert "stage" in printed(stages_table({}))
 
 
-@pytest.mark.parametrize("function", [results_table, stages_table, render_markdown])
+@pytest.mark.parametrize("function", [results_table, render_markdown])
 def test_a_newer_format_is_refused(function):
     with pytest.raises(ValueError, match="format 9"):
         function({"format": 9})

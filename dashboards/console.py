@@ -1,0 +1,14 @@
+"""Where commands print: what they quote is text and no markup, and a line stays one line."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+
+def plain_console() -> Console:
+    """Return a console for lines with names, paths and reasons that come from people's files.
+
+    A bracket in them is a bracket, and a path is not folded at the edge of the terminal, nor at 80
+    columns where there is none: it can be copied, and read by scripts. Tables keep their width.
+    """
+    return Console(markup=False, highlight=False, soft_wrap=True)
