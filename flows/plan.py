@@ -23,6 +23,7 @@ from flows.pipeline import Pipeline, Step
 from sparsedistill.errors import SparseDistillError
 from storage import Artifact, ArtifactStore, Input, StorageError
 from tasks import corpus
+from tasks.logs import without_secrets
 from tasks.teacher import MODEL_DIRECTORY
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class _Planner:
         try:
             return step.jobs(self._made)
         except (SparseDistillError, StorageError) as error:
-            self._notes.append(f"{step.name}: {error}")
+            self._note(f"{step.name}: {error}")
             return None
 
     def _foresee(self, job: Job) -> Planned | None:
@@ -203,12 +204,16 @@ class _Planner:
             try:
                 statistics = corpus.preview(job)
             except (SparseDistillError, StorageError) as error:
-                self._notes.append(f"corpus: {error}")
+                self._note(f"corpus: {error}")
                 return None
             return Planned(Input(recipe.kind, recipe.key, recipe.key), statistics)
         if recipe.content is None or job.preview is None:
             return None
         return Planned(Input(recipe.kind, recipe.key, recipe.content), job.preview)
+
+    def _note(self, text: str) -> None:
+        """Add what is worth saying; it may quote configurations and files."""
+        self._notes.append(fmt.clean(without_secrets(text)))
 
     def _measured(self) -> TeacherCost | None:
         """Return what the teacher takes; None, and a note, where that cannot be found out."""
@@ -234,7 +239,7 @@ class _Planner:
             )
         except Exception as error:  # of many kinds: a plan stands without a measure
             reason = next(iter(str(error).splitlines()), type(error).__name__)
-            self._notes.append(f"the teacher was not measured: {reason}")
+            self._note(f"the teacher was not measured: {reason}")
             return None
 
     def _costed(self, stage: StagePlan, cost: TeacherCost) -> StagePlan:

@@ -41,6 +41,7 @@ from tasks import progress
 from tasks.earlier import Earlier
 from tasks.logs import within
 from tasks.prefect_task import Chunk, as_cached_task, as_task, logged
+from tasks.raised import telling_no_secrets
 from tasks.stage import Outcome
 
 if TYPE_CHECKING:
@@ -83,10 +84,11 @@ def distill(
         RunFailedError: Something could not be made; the message says what and why.
         DiskTooSmallError: What is to be made does not fit on the disk.
     """
-    result = run_in_flow(config, earlier=earlier)
-    if out is not None:
-        deliver(result, out)
-    return result
+    with telling_no_secrets():
+        result = run_in_flow(config, earlier=earlier)
+        if out is not None:
+            deliver(result, out)
+        return result
 
 
 def run_in_flow(config: DistillConfig, *, earlier: Earlier | None = None) -> RunResult:

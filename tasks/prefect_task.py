@@ -22,6 +22,7 @@ from prefect.states import Completed
 
 from storage import ArtifactStore
 from tasks.logs import Told, Where, handled_by, log_file, within
+from tasks.raised import telling_no_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -64,7 +65,11 @@ def as_task(stage: Stage, *, tags: Collection[str] = ()) -> Task[[Chunk, str], A
     """
 
     def run_chunk(chunk: Chunk, store_url: str) -> State[list[Outcome]] | list[Outcome]:
-        with logged(chunk.run, chunk.log), within(run=chunk.run, stage=stage.kind):
+        with (
+            telling_no_secrets(),
+            logged(chunk.run, chunk.log),
+            within(run=chunk.run, stage=stage.kind),
+        ):
             outcomes = stage.run_all(chunk.jobs, ArtifactStore(store_url), retries=_retries())
         if all(outcome.cached for outcome in outcomes):
             return Completed(name="Cached", message=f"{len(outcomes)} there already", data=outcomes)
