@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from dashboards.comparison import notes
 from dashboards.comparison_table import comparison_table
+from dashboards.console import plain_console
 from flows.comparing import compare
 from flows.config import load_config
 from flows.delivery import deliver
@@ -28,12 +27,12 @@ def run(options: argparse.Namespace) -> int:
         load_config(file, overrides=options.overrides, data=options.data)
         for file in options.configs
     ]
-    console = Console()
+    console = plain_console()
 
     def make(config: DistillConfig, name: str) -> RunResult:
-        console.print(f"[bold]{name}[/bold]")
+        console.print(name, style="bold")
         with StageBars(console).shown():
-            result = run_one(config, with_prefect=not options.no_prefect)
+            result = run_one(config, console, with_prefect=not options.no_prefect)
             # Never to runs/<name>, where the current model may be.
             deliver(result, Path(options.out) / name)
             return result
@@ -43,6 +42,6 @@ def run(options: argparse.Namespace) -> int:
     console.print()
     console.print(comparison_table(made.document))
     for note in notes(made.document):
-        console.print(note, highlight=False)
-    console.print(f"\npage     {page}\nnumbers  {numbers}", highlight=False)
+        console.print(note)
+    console.print(f"\npage     {page}\nnumbers  {numbers}")
     return 0

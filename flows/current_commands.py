@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dashboards import format as fmt
+from dashboards.console import plain_console
 from flows import current as decisions
-from flows.delivery import deliver_model
+from flows.places import deliver_current
 from flows.store_commands import open_store
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ _SHORT = 12
 def show(options: argparse.Namespace) -> int:
     """Print the decisions about a run's models, and which one is current."""
     name, store = _named(options)
-    made, console = decisions.history(store, name), Console()
+    made, console = decisions.history(store, name), plain_console()
     there = decisions.current(made)
     if there is None:
-        console.print(f"{name} has no current model in {store.url}", highlight=False)
+        console.print(f"{name} has no current model in {store.url}")
         return 1
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for heading in ("", "when", "decision", "model", "accuracy", "why"):
@@ -46,32 +46,28 @@ def show(options: argparse.Namespace) -> int:
         )
     console.print(table)
     package = there.model.package
-    console.print(f"\ncurrent  {package.kind}/{package.key}", highlight=False)
+    console.print(f"\ncurrent  {package.kind}/{package.key}")
     return 0
 
 
 def promote(options: argparse.Namespace) -> int:
     """Make a model the current one by hand."""
     name, store = _named(options)
-    return _decided(decisions.promote(store, name, report=options.report), store, options.out)
+    return _decided(decisions.promote(store, name, report=options.report), name, store, options.out)
 
 
 def rollback(options: argparse.Namespace) -> int:
     """Make an earlier model the current one again."""
     name, store = _named(options)
-    return _decided(decisions.rollback(store, name, to=options.to), store, options.out)
+    return _decided(decisions.rollback(store, name, to=options.to), name, store, options.out)
 
 
-def _decided(decision: Decision, store: ArtifactStore, out: str | None) -> int:
-    console = Console()
+def _decided(decision: Decision, name: str, store: ArtifactStore, out: str | None) -> int:
+    console = plain_console()
     package = decision.model.package
-    console.print(f"{decision.why}: package/{package.key[:_SHORT]} is current", highlight=False)
+    console.print(f"{decision.why}: package/{package.key[:_SHORT]} is current")
     if out is not None:
-        report = decision.model.references["report"]
-        delivery = deliver_model(
-            store.get(report.kind, report.key), store.get(package.kind, package.key), out
-        )
-        console.print(f"model    {delivery.model}", highlight=False)
+        console.print(f"model    {deliver_current(store, name, out).model}")
     return 0
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from dashboards.console import plain_console
+from dashboards.format import clean
 from dashboards.terminal import results_table
 from flows.config import DistillConfig, load_config
 from flows.delivery import Delivery, RunResult, deliver
-from flows.redistillation import Redistilled, candidate, left_alone, redistill
+from flows.places import candidate, place, promotion_command
+from flows.redistillation import Redistilled, left_alone, redistill
 from flows.terminal import StageBars
 
 if TYPE_CHECKING:
     import argparse
+
+    from rich.console import Console
 
     from tasks.earlier import Earlier
 
@@ -21,15 +24,12 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     """Distil again where something has changed, and print what became of it."""
     config = load_config(options.config, overrides=options.overrides, data=options.data)
-    out, console = options.out or f"runs/{config.name}", Console()
+    out, console = options.out or f"runs/{config.name}", plain_console()
     with StageBars(console).shown():
         if options.no_prefect:
             done = redistill_inline(config, out, force=options.force)
         else:
-            from flows.run_commands import quiet_prefect
-
-            with quiet_prefect() as served:
-                done = _redistill_with_prefect(config, out, force=options.force, served=served)
+            done = _redistill_with_prefect(config, out, console, force=options.force)
     _tell(done, config, out, console)
     return 0
 
@@ -48,15 +48,20 @@ def redistill_inline(config: DistillConfig, out: str, *, force: bool = False) ->
 
 
 def _redistill_with_prefect(
-    config: DistillConfig, out: str, *, force: bool, served: bool
+    config: DistillConfig, out: str, console: Console, *, force: bool
 ) -> Redistilled:
-    # A server of the run's own takes seconds to start, to be told that there is nothing to do.
-    unchanged = None if served or force else left_alone(config, out=out)
-    if unchanged is not None:
-        return unchanged
-    from flows.deployed import redistill_with_prefect
+    from flows.run_commands import quiet_prefect, start_server
 
-    return redistill_with_prefect(config, out, force=force)
+    with quiet_prefect() as served:
+        if not served:
+            # None is started to be told that there is nothing to do.
+            unchanged = None if force else left_alone(config, out=out)
+            if unchanged is not None:
+                return unchanged
+            start_server(console)
+        from flows.deployed import redistill_with_prefect
+
+        return redistill_with_prefect(config, out, force=force)
 
 
 def _tell(done: Redistilled, config: DistillConfig, out: str, console: Console) -> None:
@@ -64,8 +69,10 @@ def _tell(done: Redistilled, config: DistillConfig, out: str, console: Console) 
         console.print()
         console.print(results_table(done.result.summary()))
         console.print()
-    console.print(f"{done.outcome}: {done.why}", highlight=False)
-    if done.outcome in ("kept", "overtaken"):
-        console.print(f"the new model is in {Delivery.below(candidate(out)).model}; ", end="")
-        console.print(f"`sparsedistill promote {config.name}` makes it current", highlight=False)
-    console.print(f"model   {Delivery.below(out).model}", highlight=False)
+    console.print(clean(f"{done.outcome}: {done.why}"))
+    if done.result is not None and place(done.result, config, out) != out:
+        console.print(
+            f"the new model is in {Delivery.below(candidate(out)).model}; "
+            f"`{promotion_command(config, out)}` makes it the current one"
+        )
+    console.print(f"model   {Delivery.below(out).model}")

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from flows.current import Decision, DecisionError, current, decide, history, model_of
-from flows.delivery import RunResult, deliver_model, is_delivered
 from flows.pipeline import Pipeline
+from flows.places import deliver_current
 from flows.plan import Planned
 from sparsedistill.text.buffers import TextBuffer
 from sparsedistill.text.identity import text_ids
@@ -33,18 +32,19 @@ from tasks.shards import read_shard, shard_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from flows.config import DistillConfig
     from flows.current import Model
+    from flows.delivery import RunResult
     from tasks.shards import Texts
     from tasks.stage import Job
 
 Outcome = Literal["unchanged", "promoted", "kept", "overtaken"]
 Run: TypeAlias = "Callable[[DistillConfig, Earlier | None], RunResult]"
-"""Makes a run, inline or with Prefect, and puts its results into ``candidate(out)``."""
+"""Makes a run, inline or with Prefect, and puts its results into `places.candidate`."""
 
 _LOG = logging.getLogger(__name__)
-CANDIDATE_DIRECTORY = "candidate"
 # What is in no setting: it is in other parts of the fingerprint, or decides no model.
 _NO_SETTINGS: dict[str, Any] = {
     "name": True,
@@ -121,23 +121,6 @@ class Redistilled:
     result: RunResult | None = None
 
 
-def candidate(out: str | Path) -> str:
-    """Return where the results of a run go until they are promoted."""
-    return str(Path(out) / CANDIDATE_DIRECTORY)
-
-
-def place(result: RunResult, config: DistillConfig, out: str | Path) -> str:
-    """Return where a run that decides nothing delivers to.
-
-    That is ``out``; but where the run's name has a current model, and this is another one, it goes
-    to ``candidate(out)``, so that only a promotion changes the model that is in use.
-    """
-    there = current(history(ArtifactStore(config.run.store), config.name))
-    made = result.artifacts["package"][0]
-    same = there is None or there.model.package.key == made.key
-    return str(out) if same else candidate(out)
-
-
 def look(config: DistillConfig) -> Look:
     """Look whether there is anything to distil; seconds, and no row of the corpus is read.
 
@@ -158,7 +141,7 @@ def redistill(
     Args:
         config: The whole configuration.
         out: The current model, and the report of the run that made it, are delivered there.
-        run: Makes a run, and delivers it to ``candidate(out)``.
+        run: Makes a run, and delivers it to `places.candidate`.
         force: Run although nothing has changed; what is made already is still reused.
 
     Raises:
@@ -187,7 +170,7 @@ def redistill(
     if decision is None:
         return _overtaken(config, seen, model, result, store, out)
     if promote:
-        _deliver(store, decision, out)
+        deliver_current(store, config.name, out)
     return Redistilled(outcome, why, seen, decision, result)
 
 
@@ -298,7 +281,7 @@ def _overtaken(
     decisions = history(store, config.name)
     since = [one for one in decisions if one.number > seen.last]
     same = [one for one in since if one.model.package == model.package and one.fingerprint]
-    _deliver(store, current(decisions), out)
+    deliver_current(store, config.name, out)
     if same:
         decision = same[-1]
         outcome: Outcome = "promoted" if decision.verdict == "promoted" else "kept"
@@ -312,24 +295,18 @@ def _overtaken(
     return Redistilled("overtaken", why, seen, None, result)
 
 
-def _deliver(store: ArtifactStore, decision: Decision | None, out: str | Path) -> None:
-    """Put the current model into its place, unless it is there: also what a kill prevented."""
-    if decision is None:
-        return
-    references = decision.model.references
-    package = store.get(references["package"].kind, references["package"].key)
-    if not is_delivered(package, out):
-        report = store.get(references["report"].kind, references["report"].key)
-        deliver_model(report, package, out)
-
-
 def _left_alone(config: DistillConfig, seen: Look, out: str | Path) -> Redistilled:
     there = seen.current
     assert there is not None  # noqa: S101 - without a current model, there is something to do
-    _deliver(ArtifactStore(config.run.store), there, out)
+    # Also what a kill prevented.
+    deliver_current(ArtifactStore(config.run.store), config.name, out)
     tried = [one for one in seen.decisions if one.fingerprint]
-    last = "" if tried[-1].number == there.number else f"; tried {tried[-1].when}: {tried[-1].why}"
-    why = f"nothing has changed since the current model was made, {there.when}{last}"
+    last = tried[-1] if tried else there
+    if last.number > there.number and seen.fingerprint != there.fingerprint:
+        fate = f"was kept: {last.why}" if last.verdict == "kept" else "was rolled back"
+        why = f"nothing has changed since the last model was made, {last.when}, which {fate}"
+    else:
+        why = f"nothing has changed since the current model was made, {there.when}"
     return Redistilled("unchanged", why, seen)
 
 

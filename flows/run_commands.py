@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from dashboards.console import plain_console
 from dashboards.markdown import results_markdown
 from dashboards.report import render_report
 from dashboards.summary import headline
 from dashboards.terminal import results_table
 from flows.config import DistillConfig, load_config
 from flows.delivery import Delivery, RunResult, deliver
+from flows.environment import FOR_SERVERS, environment_by_default
+from flows.places import place, promotion_command
 from flows.terminal import StageBars
 from flows.work_table import work_table
 from sparsedistill.errors import DataError
@@ -25,6 +24,8 @@ from sparsedistill.errors import DataError
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+
+    from rich.console import Console
 
 _LOCAL_SERVER = "http://127.0.0.1:4200/api"
 
@@ -37,10 +38,10 @@ def distill(options: argparse.Namespace) -> int:
             pass
         run = config.run.model_copy(update={"log": options.log})
         config = config.model_copy(update={"run": run})
-    console = Console()
+    console = plain_console()
     out = options.out or f"runs/{config.name}"
     with StageBars(console).shown():
-        result, place = _run(config, out, with_prefect=not options.no_prefect)
+        result, place = _run(config, out, console, with_prefect=not options.no_prefect)
     delivery = Delivery.below(place)
     summary = result.summary()
     console.print()
@@ -51,14 +52,11 @@ def distill(options: argparse.Namespace) -> int:
     console.print(f"\n{headline(summary)}")
     if result.computed() == 0:
         console.print("Nothing had to be computed: every stage was Cached.")
-    console.print(f"report  {delivery.report}\nmodel   {delivery.model}", highlight=False)
+    console.print(f"report  {delivery.report}\nmodel   {delivery.model}")
     if place != out:
         console.print(
-            f"{out} keeps the current model; `sparsedistill promote {options.config} --out {out}` "
-            "puts this one in its place",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            f"{out} keeps the current model; `{promotion_command(config, out)}` puts this one in "
+            "its place"
         )
     return 0
 
@@ -72,12 +70,12 @@ def plan(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(made.to_json(), indent=1))  # noqa: T201
         return 0
-    console = Console()
+    console = plain_console()
     console.print(plan_table(made))
     if made.teacher is not None:
-        console.print(made.teacher.told(), highlight=False)
+        console.print(made.teacher.told())
     for note in made.notes:
-        console.print(note, highlight=False)
+        console.print(note)
     return 0
 
 
@@ -96,41 +94,51 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(config: DistillConfig, out: str, *, with_prefect: bool) -> tuple[RunResult, str]:
+def _run(
+    config: DistillConfig, out: str, console: Console, *, with_prefect: bool
+) -> tuple[RunResult, str]:
     """Return what a run made, and where it was delivered."""
-    from flows.redistillation import place
-
-    result = run(config, with_prefect=with_prefect)
+    result = run(config, console, with_prefect=with_prefect)
     where = place(result, config, out)
     deliver(result, where)
     return result, where
 
 
-def run(config: DistillConfig, *, with_prefect: bool) -> RunResult:
+def run(config: DistillConfig, console: Console, *, with_prefect: bool) -> RunResult:
     """Make what is missing of a run, here or as a flow; deliver nothing."""
     if not with_prefect:
         from flows.inline import run_inline
 
         return run_inline(config)
-    with quiet_prefect():
+    with quiet_prefect() as served:
+        if not served:
+            start_server(console)
         from flows.prefect_runner import run_with_prefect
 
         return run_with_prefect(config)
+
+
+def start_server(console: Console) -> None:
+    """Have Prefect start the server of this run alone, before the run's first flow would."""
+    console.print("starting a Prefect server for this run; --no-prefect works without one")
+    from flows.local_server import start_temporary
+
+    start_temporary()
 
 
 @contextmanager
 def quiet_prefect() -> Iterator[bool]:
     """Use the local server if there is one, and leave the terminal to the bars.
 
-    Gives whether a server is there: without one, the first flow starts one of its own.
+    Gives whether a server is there; see `start_server` for where there is none.
 
     Raises:
         ServerError: Prefect is set to use a server that does not answer.
     """
     # The bars show what happens; Prefect's own lines would break through them.
-    with _environment_by_default(
+    with environment_by_default(
         PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL",
-        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        **FOR_SERVERS,
     ):
         logging.getLogger("httpx").setLevel(logging.WARNING)
         from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -143,22 +151,8 @@ def quiet_prefect() -> Iterator[bool]:
             yield server is not None
 
 
-@contextmanager
-def _environment_by_default(**defaults: str) -> Iterator[None]:
-    """Set variables that are not set, for Prefect and the workers of a run, and not for longer."""
-    added = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
 def _local_server() -> str | None:
     """Return the server of `make ui` or of `up` if one is there."""
-    try:
-        with urllib.request.urlopen(f"{_LOCAL_SERVER}/health", timeout=0.3):  # noqa: S310
-            return _LOCAL_SERVER
-    except OSError:
-        return None
+    from flows.local_server import answers
+
+    return _LOCAL_SERVER if answers(_LOCAL_SERVER, seconds=0.3) else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.house import House
 from helpers.tiny_task import run_config
 
 from flows.config import parse_config
@@ -48,3 +49,16 @@ def small_model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Mo
     """What an undisturbed run with ``small`` packages."""
     store = tmp_path_factory.mktemp("small") / "store"
     return packaged(run_inline(parse_config(run_config(tiny_data, store, **SMALL))))
+
+
+@pytest.fixture
+def house(own_data: Path, own_store: Path, tmp_path: Path) -> House:
+    """A finished run, nothing promoted yet."""
+    return House(own_data, own_store, tmp_path / "out")
+
+
+@pytest.fixture
+def settled(house: House) -> House:
+    """The finished run's model is the current one."""
+    assert house.redistill().outcome == "promoted"
+    return house

@@ -4,74 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.house import ANY, House, Tables
 from helpers.tiny_task import LABELS, run_config, texts, write_labelled, write_toml
 
 from flows import current as decisions
 from flows import redistillation
 from flows.cli import main
-from flows.config import DistillConfig, parse_config
-from flows.current import Decision, DecisionError
+from flows.config import DistillConfig
+from flows.current import DecisionError
 from flows.delivery import Delivery, RunResult, is_delivered
 from flows.inline import run_inline
-from flows.redistill_commands import redistill_inline
-from flows.redistillation import Redistilled, candidate, look
+from flows.places import candidate
+from flows.redistillation import Redistilled, look
 from sparsedistill.classifier import Classifier
-from storage import ArtifactStore
 from tasks import corpus as corpus_stage
 from tasks import features
 from tasks.earlier import ROLE, Earlier
-
-Tables = Mapping[str, Any]
-# Never worse by more than everything: what is measured on forty rows is chance.
-ANY = {"redistill": {"margin": 0.99}}
-
-
-class House:
-    """A run's data, store and output, where time goes on."""
-
-    def __init__(self, data: Path, store: Path, out: Path) -> None:
-        self.data, self.out = data, out
-        self.store = ArtifactStore(store)
-
-    def config(self, **tables: Tables) -> DistillConfig:
-        return parse_config(run_config(self.data, Path(self.store.url), **{**ANY, **tables}))
-
-    def redistill(self, *, force: bool = False, **tables: Tables) -> Redistilled:
-        return redistill_inline(self.config(**tables), str(self.out), force=force)
-
-    def grow(self, seed: int = 3) -> None:
-        with (self.data / "corpus.txt").open("a") as file:
-            file.writelines(f"{text}\n" for text, _ in texts(900, seed=seed)[-150:])
-
-    def decisions(self) -> list[Decision]:
-        return decisions.history(self.store, "tiny")
-
-    def current(self) -> str:
-        found = decisions.current(self.decisions())
-        assert found is not None
-        return found.model.package.key
-
-    def is_out(self, package: str) -> bool:
-        return is_delivered(self.store.get("package", package), self.out)
-
-
-@pytest.fixture
-def house(own_data: Path, own_store: Path, tmp_path: Path) -> House:
-    """A finished run, nothing promoted yet."""
-    return House(own_data, own_store, tmp_path / "out")
-
-
-@pytest.fixture
-def settled(house: House) -> House:
-    """The finished run's model is the current one."""
-    assert house.redistill().outcome == "promoted"
-    return house
 
 
 def made(done: Redistilled) -> dict[str, int]:

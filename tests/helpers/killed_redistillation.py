@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flows import redistillation
+from flows import places, redistillation
 from flows.cli import main
 
 
@@ -43,7 +43,7 @@ if __name__ == "__main__":
     elif place == "after the decision":
         redistillation.decide = decide_and_die
     elif place == "before the delivery":
-        redistillation.deliver_model = die
+        places.deliver_model = die
     else:
         Path.replace = die_at_the_model  # type: ignore[method-assign,assignment]
     sys.exit(main(sys.argv[2:]))
