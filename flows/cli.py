@@ -6,11 +6,11 @@ The commands over a finished model need the base install alone: nothing here imp
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from flows.environment import environment_by_default
 from flows.model_arguments import add_model_commands
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     # Before torch is loaded: its threads would spin while they wait, and two runs on the same
     # cores (or a run beside anything busy) would be ten times slower than one after the other.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with environment_by_default(OMP_WAIT_POLICY="PASSIVE"):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run a command and say what went wrong; returns as `main`."""
     try:
         status: int = _command(options.module, options.function)(options)
     except ModuleNotFoundError as error:

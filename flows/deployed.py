@@ -16,45 +16,39 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from prefect import State, flow, get_run_logger, runtime
+from prefect import State, flow, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
-from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from dashboards.comparison import as_summary
 from dashboards.markdown import results_markdown
 from dashboards.summary import headline
-from flows import comparing, redistillation
+from flows import comparing, corpus_watch, places, redistillation
 from flows.automations import RUNS_LIMIT
 from flows.config import DistillConfig, load_config
 from flows.delivery import RunResult, deliver
 from flows.prefect_runner import run_in_flow, run_with_prefect
 from flows.verdict_page import verdict_markdown
-from storage import JSON, ArtifactStore
+from tasks.prefect_task import logged
+from tasks.raised import telling_no_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
+
     from flows.redistillation import Redistilled
     from tasks.earlier import Earlier
 
-CORPUS_CHANGED = "corpus.changed"
-"""The event that starts a re-distillation."""
-
 # At the end of every process it tells that it is not done yet, which it then is.
 logging.getLogger("EventsWorker").setLevel(logging.ERROR)
-# Of the store: which change was told of last, for each run's name.
-_TOLD_RECORDS = "told-"
 _LEASE_SECONDS = 60.0
-
-
-def corpus_resource(name: str) -> str:
-    """Return what the event ``corpus.changed`` is about, for the run of that name."""
-    return f"corpus.{name}"
+_LOG = logging.getLogger(__name__)
 
 
 def absolute(config: DistillConfig) -> DistillConfig:
@@ -105,21 +99,22 @@ def distill(config: str, settings: tuple[str, ...] = (), out: str = "") -> State
         settings: Keys to set for this run alone, such as student.epochs=40.
         out: Directory for report, numbers and model; runs/NAME where empty.
     """
-    given = _read(config, settings)
-    out = out or f"runs/{given.name}"
-    with _slot():
-        result = run_in_flow(given)
-        place = redistillation.place(result, given, out)
-        deliver(result, place)
-    told = headline(result.summary())
-    if place != out:
-        told += (
-            f" {out} keeps the current model, this one is in {place}: `sparsedistill promote "
-            f"{config} --out {out}` puts it in its place."
-        )
-    if result.computed() == 0:
-        return Completed(name="Cached", message=_plain(f"Nothing had to be computed. {told}"))
-    return Completed(message=_plain(f"{result.computed()} artifacts were made. {told}"))
+    with telling_no_secrets():
+        given = _read(config, settings)
+        out = out or f"runs/{given.name}"
+        with _slot():
+            result = run_in_flow(given)
+            place = places.place(result, given, out)
+            deliver(result, place)
+        told = headline(result.summary())
+        if place != out:
+            told += (
+                f" {out} keeps the current model, this one is in {place}: "
+                f"`{places.promotion_command(given, out)}` puts it in its place."
+            )
+        if result.computed() == 0:
+            return Completed(name="Cached", message=_plain(f"Nothing had to be computed. {told}"))
+        return Completed(message=_plain(f"{result.computed()} artifacts were made. {told}"))
 
 
 @flow(
@@ -143,8 +138,9 @@ def redistill(
         force: Compute and compare although nothing has changed.
         reason: Why it runs. It becomes part of the run's name.
     """
-    del reason
-    return _redistill(_read(config, settings), out, force=force)
+    with telling_no_secrets():
+        del reason
+        return _redistill(_read(config, settings), out, force=force)
 
 
 @flow(
@@ -159,30 +155,8 @@ def watch_corpus(config: str, settings: tuple[str, ...] = ()) -> State[Any]:
         config: TOML file of the run, read when the run starts.
         settings: Keys to set for this run alone, such as corpus.max_rows=100000.
     """
-    given = _read(config, settings)
-    seen = redistillation.look(given)
-    changes = sorted({"corpus", "dataset"}.intersection(seen.changes)) if seen.changed else []
-    if seen.current is None:
-        return _unchanged(f"{given.name} has no model yet; start redistill/{given.name} for one")
-    if not changes:
-        return _unchanged(f"nothing new since decision {seen.last}")
-    what = " and ".join(changes)
-    store, records = ArtifactStore(given.run.store), f"{_TOLD_RECORDS}{given.name}"
-    told = store.records(records)
-    now: dict[str, JSON] = {"fingerprint": dict(seen.fingerprint), "after": seen.last}
-    if told and told[-1].content == now:
-        return _unchanged(f"the {what} changed, and that was told already")
-    emit_event(
-        event=CORPUS_CHANGED,
-        resource={
-            "prefect.resource.id": corpus_resource(given.name),
-            "prefect.resource.name": given.name,
-        },
-        payload={"changes": changes, "fingerprint": dict(seen.fingerprint)},
-    )
-    # Remembered afterwards: told twice is once too often, and a second run finds nothing to do.
-    store.add_record(records, now, after=told[-1].number if told else 0)
-    return Completed(name="Changed", message=f"the {what} changed: told as {CORPUS_CHANGED}")
+    with telling_no_secrets():
+        return corpus_watch.watch(_read(config, settings))
 
 
 @flow(
@@ -200,21 +174,22 @@ def compare(
         settings: Keys to set in all of them for this run alone, such as student.epochs=40.
         out: Directory for page and numbers, and for each run's results.
     """
-    given = [_read(config, settings) for config in configs]
+    with telling_no_secrets():
+        given = [_read(config, settings) for config in configs]
 
-    def run(config: DistillConfig, name: str) -> RunResult:
-        # Never to runs/NAME, where the current model may be.
-        return run_with_prefect(config, str(Path(out, name)))
+        def run(config: DistillConfig, name: str) -> RunResult:
+            # Never to runs/NAME, where the current model may be.
+            return run_with_prefect(config, str(Path(out, name)))
 
-    with _slot():
-        compared = comparing.compare(given, run=run)
-    _, page = compared.write(out)
-    create_markdown_artifact(
-        key="comparison",
-        markdown=results_markdown(as_summary(compared.document)),
-        description=f"{', '.join(compared.results)}: side by side",
-    )
-    return Completed(message=f"the page is {page}")
+        with _slot():
+            compared = comparing.compare(given, run=run)
+        _, page = compared.write(out)
+        create_markdown_artifact(
+            key="comparison",
+            markdown=results_markdown(as_summary(compared.document)),
+            description=f"{', '.join(compared.results)}: side by side",
+        )
+        return Completed(message=f"the page is {page}")
 
 
 def redistill_with_prefect(
@@ -232,7 +207,8 @@ def redistill_with_prefect(
     persist_result=False,
 )
 def _redistill_here(config: DistillConfig, out: str | None, force: bool) -> State[Any]:
-    return _redistill(config, out, force=force)
+    with telling_no_secrets():
+        return _redistill(config, out, force=force)
 
 
 def _redistill(config: DistillConfig, out: str | None, *, force: bool) -> State[Any]:
@@ -240,7 +216,7 @@ def _redistill(config: DistillConfig, out: str | None, *, force: bool) -> State[
 
     def run(config: DistillConfig, earlier: Earlier | None) -> RunResult:
         result = run_in_flow(config, earlier=earlier)
-        deliver(result, redistillation.candidate(place))
+        deliver(result, places.candidate(place))
         return result
 
     # Looked for twice where something has changed: what waited for its slot may come too late.
@@ -262,24 +238,34 @@ def _plain(text: str) -> str:
     return text.replace("\u00a0", " ")
 
 
-def _unchanged(message: str) -> State[Any]:
-    return Completed(name="Unchanged", message=_plain(message))
+def _limit() -> GlobalConcurrencyLimitResponse | None:
+    """Return the limit on runs, where there is one.
+
+    A server that Prefect starts for a run alone frees no slot of a run that was killed, and knows
+    of no other run: there is none with it.
+    """
+    if get_current_settings().api.url is None:
+        return None
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_global_concurrency_limit_by_name(RUNS_LIMIT)
+        except ObjectNotFound:
+            return None
 
 
 @contextmanager
 def _slot() -> Iterator[None]:
     """Hold a slot of the limit on runs, where the server has that limit."""
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_global_concurrency_limit_by_name(RUNS_LIMIT)
-        except ObjectNotFound:
-            limited = False
-        else:
-            limited = True
-    if not limited:
+    limit = _limit()
+    if limit is None:
         yield
         return
-    get_run_logger().info("waiting for a slot of %s", RUNS_LIMIT)
+    if limit.active_slots >= limit.limit:
+        with logged("", None):
+            _LOG.warning(
+                "waiting for a slot: the limit %s (%d) is reached; docs/troubles.md says what to "
+                "do where no run computes", RUNS_LIMIT, limit.limit,
+            )  # fmt: skip
     # A short lease: the slot of a killed run is free a minute later.
     with concurrency(RUNS_LIMIT, lease_duration=_LEASE_SECONDS, strict=False):
         yield

@@ -11,7 +11,7 @@ from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Cron, Interval
 from prefect.types.entrypoint import EntrypointType
 
-from flows import deployed
+from flows import corpus_watch, deployed
 from flows.automations import TAG
 from flows.config import load_config
 from sparsedistill.errors import ConfigError
@@ -101,8 +101,8 @@ def _of(served: Served, schedule: Schedule, watch: timedelta) -> list[RunnerDepl
     out = {"out": str(Path("runs", served.name).absolute())}
     changed = DeploymentEventTrigger(
         name=f"redistill {served.name} when its corpus has changed",
-        expect={deployed.CORPUS_CHANGED},
-        match={"prefect.resource.id": deployed.corpus_resource(served.name)},
+        expect={corpus_watch.CORPUS_CHANGED},
+        match={"prefect.resource.id": corpus_watch.corpus_resource(served.name)},
         parameters={"reason": "corpus changed"},
     )
     every = Interval(watch, slug=_SLUG)

@@ -16,13 +16,22 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    get_current_settings,
+    temporary_settings,
+)
 
+from flows.environment import FOR_SERVERS
 from sparsedistill.errors import SparseDistillError
 from storage.urls import shown
+from tasks.logs import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,17 +39,16 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 180
 _STOP_SECONDS = 20
+_HEALTHY = b"true"
+# Where a server is named: a restart of it is waited for, and no more.
+_RETRIES = 2
+_REFUSED = {401, 403}
 _DEFAULTS = {
-    # No word to anybody outside.
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    **FOR_SERVERS,
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     # Old runs go, with their logs and artifacts; Prefect's default removes old events alone.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    # In memory, as by default, a killed server's slots would be taken for ever.
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
-        "prefect.server.concurrency.lease_storage.filesystem"
-    ),
 }
 
 
@@ -87,12 +95,26 @@ def server(port: int) -> Iterator[Server]:
         return
     api = f"http://127.0.0.1:{port}/api"
     with temporary_settings({PREFECT_API_URL: api}):
-        if _answers(api):
+        if answers(api):
             yield Server(api, None)
             return
         _check_free(port)
         with _started(api, port) as log:
             yield Server(api, log)
+
+
+def start_temporary() -> None:
+    """Have Prefect start the server that ends with this process, as its first flow would.
+
+    Ctrl-C in a terminal reaches it as well. It must not end of that: what the run tells while it
+    ends would be tried again and again, for minutes.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        with get_client(sync_client=True):
+            pass
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def named_server(otherwise: str) -> str | None:
@@ -107,15 +129,24 @@ def named_server(otherwise: str) -> str | None:
     named = get_current_settings().api.url
     if named is None:
         return None
-    with get_client(sync_client=True) as client:
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: _RETRIES}),
+        get_client(sync_client=True) as client,
+    ):
         # As all else is asked: with the key, the certificates and the proxy that are set.
         failed = client.api_healthcheck()
-    if failed is not None:
+    if failed is None:
+        return named
+    if isinstance(failed, PrefectHTTPStatusError) and failed.response.status_code in _REFUSED:
         raise ServerError(
-            f"no Prefect server answers at {shown(named)}, which Prefect is set to use "
-            f"(PREFECT_API_URL, or its profile): start it, or {otherwise}"
+            f"the Prefect server at {shown(named)} refuses ({failed.response.status_code}): check "
+            f"PREFECT_API_KEY or PREFECT_API_AUTH_STRING, or {otherwise}"
         )
-    return named
+    why = next(iter(without_secrets(str(failed)).splitlines()), type(failed).__name__)
+    raise ServerError(
+        f"no Prefect server answers at {shown(named)}, which Prefect is set to use "
+        f"(PREFECT_API_URL, or its profile): {why}. Start it, or {otherwise}"
+    )
 
 
 def _check_free(port: int) -> None:
@@ -164,7 +195,7 @@ def _started(api: str, port: int) -> Iterator[Path]:
 
 def _wait(api: str, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + _START_SECONDS
-    while not _answers(api):
+    while not answers(api):
         if process.poll() is not None:
             said = log.read_text("utf-8", errors="replace").strip()
             last = " ".join(said.rpartition("\n\n")[-1].split())
@@ -183,9 +214,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _answers(api: str) -> bool:
+def answers(api: str, *, seconds: float = 2) -> bool:
+    """Return whether a Prefect server, and nothing else, answers at an address of this machine."""
     try:
-        with urllib.request.urlopen(f"{api}/health", timeout=2):  # noqa: S310 - http, or as set
-            return True
-    except OSError:
+        with urllib.request.urlopen(f"{api}/health", timeout=seconds) as answer:  # noqa: S310
+            healthy: bytes = answer.read(len(_HEALTHY) + 1)
+    except (OSError, HTTPException):
         return False
+    return healthy == _HEALTHY

@@ -11,14 +11,16 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from tasks.progress import Figures
 
 _SECONDS_BETWEEN_UPDATES = 3.0
+_SECONDS_OF_SILENCE = 60.0
 _MOST_LOOKS = 200
 
 
@@ -33,6 +35,7 @@ class ProgressArtifacts:
         self._looks: dict[str, list[dict[str, Any]]] = {}
         self._looks_shown: dict[str, int] = {}
         self._shown: dict[str, float] = {}
+        self._silent_until = 0.0
         self._lock = Lock()
 
     def expect(self, stage: str, keys: Sequence[str]) -> None:
@@ -57,7 +60,10 @@ class ProgressArtifacts:
                 self._show_looks(stage)
 
     def advance(self, stage: str, key: str, share: float) -> None:
-        """Take note of how far a job is; Prefect hears of it every few seconds."""
+        """Take note of how far a job is; Prefect hears of it every few seconds.
+
+        A server that does not answer is asked once a minute: who tells is in the middle of work.
+        """
         with self._lock:
             self._advance(stage, key, share)
 
@@ -75,20 +81,33 @@ class ProgressArtifacts:
         self._updated[stage] = now
         percent = round(100 * done, 1)
         if stage in self._artifacts:
-            update_progress_artifact(self._artifacts[stage], progress=percent)
+            self._tell(lambda: update_progress_artifact(self._artifacts[stage], progress=percent))
         else:
-            artifact = create_progress_artifact(
-                percent, key=f"{stage.replace('_', '-')}-progress", description=stage
-            )
-            self._artifacts[stage] = artifact  # type: ignore[assignment]
+            key = f"{stage.replace('_', '-')}-progress"
+            made = self._tell(lambda: create_progress_artifact(percent, key, description=stage))
+            if made is not None:
+                self._artifacts[stage] = made
 
     def _show_looks(self, stage: str) -> None:
         looks = self._looks.get(stage, [])
         if len(looks) == self._looks_shown.get(stage, 0):
             return
         self._looks_shown[stage], self._shown[stage] = len(looks), time.monotonic()
-        create_table_artifact(
-            key=f"{stage}-curve",
-            table=looks[-_MOST_LOOKS:],
-            description="Looks at dev as they came; the report draws them",
+        self._tell(
+            lambda: create_table_artifact(
+                key=f"{stage}-curve",
+                table=looks[-_MOST_LOOKS:],
+                description="Looks at dev as they came; the report draws them",
+            )
         )
+
+    def _tell(self, word: Callable[[], Any]) -> Any:  # noqa: ANN401 (what Prefect answers)
+        """Tell Prefect, once; None where it did not answer a moment ago."""
+        if time.monotonic() < self._silent_until:
+            return None
+        try:
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                return word()
+        except Exception:
+            self._silent_until = time.monotonic() + _SECONDS_OF_SILENCE
+            raise

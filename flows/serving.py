@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
 
+# The most that a server tells of in one answer.
+_MOST_AT_A_TIME = 200
+
+
 class _Isolated(EngineCommandStarter):
     """Prefect's starter of runs, but each in a process group of its own."""
 
@@ -131,16 +135,22 @@ def forget_missed(deployment: UUID) -> None:
 
     They would all start at once now, and the last one does what they would have done.
     """
+    due = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=datetime.now(UTC)),
+    )
     with get_client(sync_client=True) as client:
-        missed = client.read_flow_runs(
-            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-                next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(
-                    before_=datetime.now(UTC)
-                ),
-            ),
-            sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
-        )
-        for run in [one for one in missed if one.auto_scheduled][:-1]:
-            client.delete_flow_run(run.id)
+
+        def missed() -> list[FlowRun]:
+            """Return the first ones of those that are left."""
+            found = client.read_flow_runs(
+                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+                flow_run_filter=due,
+                sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
+                limit=_MOST_AT_A_TIME,
+            )
+            return [one for one in found if one.auto_scheduled]
+
+        while len(some := missed()) > 1:
+            for run in some[:-1]:
+                client.delete_flow_run(run.id)

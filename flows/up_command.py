@@ -8,8 +8,8 @@ import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from dashboards.console import plain_console
+from flows.environment import environment_by_default
 from sparsedistill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prefect.deployments.runner import RunnerDeployment
+    from rich.console import Console
 
     from flows.deployments import Timing
     from flows.local_server import Server
@@ -28,8 +29,11 @@ _WAITING = 4
 
 def up(options: argparse.Namespace) -> int:
     """Serve the deployments of configurations until told to stop."""
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    with environment_by_default(PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1"):
+        return _up(options)
+
+
+def _up(options: argparse.Namespace) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # Both end it as Ctrl-C does, from the first moment on and also in the background of a shell,
     # which ignores SIGINT: what it started goes with it.
@@ -48,7 +52,7 @@ def up(options: argparse.Namespace) -> int:
     notify = [*options.notify, *os.environ.pop(NOTIFY_VARIABLE, "").split()]
     automations.check_targets(notify)
     made = deployments.deployments(served, timing)
-    console = Console(highlight=False)
+    console = plain_console()
     with server(options.port) as one:
         _serve(console, one, made, timing, runs=options.runs, notify=notify)
     console.print("stopped")
@@ -90,7 +94,7 @@ def _serve(
 
     def ready() -> None:
         for label, text in lines:
-            console.print(f"{label:<11}{text}", soft_wrap=True)
+            console.print(f"{label:<11}{text}")
         console.print("Ctrl-C ends it.")
 
     def stopping() -> None:

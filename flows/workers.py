@@ -7,13 +7,15 @@ and only when there is something to make: a run that finds everything starts no 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from prefect import Flow
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectTaskRunFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from tasks import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +53,10 @@ class Ended(PrefectTaskRunFuture[Any]):
 
 
 class Workers:
-    """Runs tasks of a flow run; a context manager, which at its end waits for what is under way."""
+    """Runs tasks of a flow run; a context manager, which at its end waits for what is under way.
+
+    Where it is interrupted, threads end at their next word of progress.
+    """
 
     def __init__(self, config: DistillConfig) -> None:
         self._config = config
@@ -67,7 +72,9 @@ class Workers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        with progress.stopping() if interrupted else nullcontext():
+            self._stack.__exit__(kind, error, trace)
 
     def submit(
         self, task: Task[..., Any], chunk: Chunk, store: str, *, after: Sequence[Ended]

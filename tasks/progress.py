@@ -3,12 +3,15 @@
 The runner says which jobs a stage has, jobs say how far they are, stages say when one is done; the
 terminal's bars and Prefect's progress artifacts listen. A worker in another process has no
 listener: there progress is seen by finished chunks.
+
+It is also where work is told to stop: whoever tells of progress is between two pieces of it.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from threading import Event, current_thread, main_thread
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class Listener(Protocol):
 
 
 _listeners: list[Listener] = []
+_stopping = Event()
 _LOG = logging.getLogger(__name__)
 
 
@@ -47,12 +51,22 @@ def expect(stage: str, keys: Sequence[str]) -> None:
 
 
 def advance(stage: str, key: str, share: float) -> None:
-    """Tell all listeners how far a job is."""
+    """Tell all listeners how far a job is.
+
+    Raises:
+        KeyboardInterrupt: The run is being ended.
+    """
+    _stop_here()
     _tell(lambda listener: listener.advance(stage, key, share))
 
 
 def measured(stage: str, key: str, label: str, figures: Figures) -> None:
-    """Tell all listeners what was measured in a job: its label, and numbers by name."""
+    """Tell all listeners what was measured in a job: its label, and numbers by name.
+
+    Raises:
+        KeyboardInterrupt: The run is being ended.
+    """
+    _stop_here()
     _tell(lambda listener: listener.measured(stage, key, label, figures))
 
 
@@ -67,6 +81,24 @@ def _tell(word: Callable[[Listener], None]) -> None:
             word(listener)
         except Exception as error:  # a display that fails must not end the work it shows
             _LOG.warning("progress could not be shown: %s", error)
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Have the jobs of this process's other threads end, during the block, where they next tell.
+
+    Ctrl-C reaches the main thread alone, and the others would work on to the end of their shards.
+    """
+    _stopping.set()
+    try:
+        yield
+    finally:
+        _stopping.clear()
+
+
+def _stop_here() -> None:
+    if _stopping.is_set() and current_thread() is not main_thread():
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import yaml
 from helpers.tiny_task import run_config
 
 from flows.config import parse_config
-from flows.deployed import absolute, corpus_resource
+from flows.corpus_watch import corpus_resource
+from flows.deployed import absolute
 from flows.redistillation import look
 from flows.verdict_page import verdict_markdown
 

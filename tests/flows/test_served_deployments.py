@@ -21,9 +21,9 @@ from helpers.served import Up, free_port, until, up
 from helpers.tiny_task import ROWS_PER_SHARD, run_config, texts, write_toml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.states import Scheduled
+from prefect.states import Cancelling, Scheduled
 
-from flows import automations, deployed
+from flows import automations, corpus_watch, deployed, serving
 from flows.automations import RUNS_LIMIT
 from flows.cli import main
 from flows.config import load_config
@@ -217,7 +217,7 @@ def keys(store: ArtifactStore, kind: str) -> set[str]:
 
 
 @contextmanager
-def unheard(task: Task) -> Iterator[None]:
+def unheard(task: Task, *, words: int) -> Iterator[None]:
     """Have no run decide about what is told in the block, nor about what its sources were then."""
     content, stat = task.sources.read_bytes(), task.sources.stat()
     since = datetime.now(UTC).isoformat()
@@ -226,10 +226,12 @@ def unheard(task: Task) -> Iterator[None]:
         client.pause_automation(trigger.id)
         try:
             yield
-            event = {"name": [deployed.CORPUS_CHANGED]}
+            event = {"name": [corpus_watch.CORPUS_CHANGED]}
             heard = {"filter": {"event": event, "occurred": {"since": since}}}
             until(
-                lambda: client.request("POST", "/events/filter", json=heard).json()["total"] == 2,
+                lambda: (
+                    client.request("POST", "/events/filter", json=heard).json()["total"] == words
+                ),
                 "what was told",
                 task.up,
             )
@@ -242,13 +244,35 @@ def unheard(task: Task) -> Iterator[None]:
 def test_a_change_is_told_once_however_often_it_is_seen(task: Task, at_home):
     """Else every look while a long re-distillation is under way would start another."""
     looks = []
-    with unheard(task):
+    with unheard(task, words=2):
         for line in ("a text that nobody has seen", "and one more"):
             with task.sources.open("a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
             looks += [deployed.watch_corpus(str(task.config), return_state=True) for _ in range(2)]
-    assert [one.name for one in looks] == ["Changed", "Unchanged", "Changed", "Unchanged"]
+    assert [one.name for one in looks] == ["Changed", "Told", "Changed", "Told"]
     assert "told already" in looks[1].message
+
+
+def test_a_change_is_told_again_where_nothing_came_of_it(
+    task: Task, at_home, monkeypatch: pytest.MonkeyPatch
+):
+    """A run that was ended is started by nobody else; nor is one that never began."""
+
+    def look() -> Any:
+        return deployed.watch_corpus(str(task.config), return_state=True)
+
+    with unheard(task, words=3), get_client(sync_client=True) as client:
+        with task.sources.open("a", encoding="utf-8") as file:
+            file.write("a text that will be told of three times\n")
+        assert (look().name, look().name) == ("Changed", "Told")
+        monkeypatch.setattr(corpus_watch, "_UNHEARD", timedelta(0))
+        assert "told again" in (look().message or "")
+        run = task.up.start("redistill/tiny", settings=["teacher.epochs=5000"])
+        until(lambda: client.read_flow_run(run).state_name == "Running", "a run", task.up)
+        assert look().name == "Told"
+        client.set_flow_run_state(run, Cancelling(), force=True)
+        assert task.up.ended(run, killed=True).state_name == "Cancelled"
+        assert "told again" in (look().message or "")
 
 
 def test_a_failed_run_is_told_to_the_webhook_and_no_secret_is_anywhere(task: Task):
@@ -323,7 +347,10 @@ def test_a_schedule_that_was_switched_off_stays_off(task: Task):
     assert (after.id, after.active) == (schedule.id, False)
 
 
-def test_of_the_runs_that_were_due_while_nobody_served_the_last_alone_is_done(task: Task):
+def test_of_the_runs_that_were_due_while_nobody_served_the_last_alone_is_done(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(serving, "_MOST_AT_A_TIME", 2)
     (watch,) = [
         one
         for one in deployments([Served("unserved", task.config)], TIMING)

@@ -48,7 +48,7 @@ def test_a_server_that_is_set_and_down_is_one_clear_error_without_its_password(
 def test_a_port_of_another_program_is_told_before_a_server_is_started(
     taken: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(local_server, "_answers", lambda _: False)
+    monkeypatch.setattr(local_server, "answers", lambda _: False)
     monkeypatch.setattr(local_server, "_started", None)
     with pytest.raises(ServerError, match=f"port {taken} is taken by another program: give --port"):
         server(taken).__enter__()
