@@ -147,9 +147,7 @@ def _add_pipeline_commands(commands: Commands) -> None:
     distill.add_argument(
         "--no-prefect", action="store_true", help="same stages, in order, in this process"
     )
-    distill.add_argument(
-        "--log", metavar="FILE", help="append the log of the run there, a JSON object a line"
-    )
+    _add_log(distill)
     plan = _add(
         commands, "plan", "flows.run_commands:plan", "say what a run would do; runs nothing"
     )
@@ -183,6 +181,12 @@ def _add_pipeline_commands(commands: Commands) -> None:
     )
 
 
+def _add_log(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--log", metavar="FILE", help="append the log of the run there, a JSON object a line"
+    )
+
+
 def _add_redistill_commands(commands: Commands) -> None:
     again = _add(
         commands, "redistill", "flows.redistill_commands:run",
@@ -194,6 +198,7 @@ def _add_redistill_commands(commands: Commands) -> None:
         "--no-prefect", action="store_true", help="same stages, in order, in this process"
     )
     again.add_argument("--force", action="store_true", help="run although nothing has changed")
+    _add_log(again)
     side = _add(
         commands, "compare", "flows.compare_command:run",
         "run several configurations as far as they are not made, and put them side by side",

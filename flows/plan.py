@@ -22,7 +22,7 @@ from flows.estimates import Need, Rows, needs
 from flows.pipeline import Pipeline, Step
 from sparsedistill.errors import SparseDistillError
 from storage import Artifact, ArtifactStore, Input, StorageError
-from tasks import corpus
+from tasks import corpus, dataset
 from tasks.logs import without_secrets
 from tasks.teacher import MODEL_DIRECTORY
 
@@ -185,7 +185,10 @@ class _Planner:
             self._rows.learn(step.name, complete)
             if step.name == corpus.KIND:
                 self._rows.measure(self._store, stored_shards(complete[0], self._store))
-        return self._stage_plan(step.name, cached=len(jobs) - len(missing), todo=len(missing))
+        return self._stage_plan(
+            step.name, cached=len(jobs) - len(missing), todo=len(missing),
+            share=self._share(missing, jobs),
+        )  # fmt: skip
 
     def _jobs(self, step: Step) -> list[Job] | None:
         """Return a stage's jobs, or None where they cannot be known yet."""
@@ -260,10 +263,23 @@ class _Planner:
             )
         return stage
 
-    def _stage_plan(self, name: str, *, cached: int, todo: int | None) -> StagePlan:
+    def _share(self, missing: Sequence[Job], jobs: Sequence[Job]) -> float:
+        """Return how much of a stage is missing: by rows, where its jobs are shards of texts."""
+        rows: dict[str, int | None] = {
+            **{name: getattr(self._rows, name) for name in dataset.SPLITS},
+            **{shard.name: shard.rows for one in self._made.get(corpus.KIND, ())
+               for shard in corpus.shards(one)},
+        }  # fmt: skip
+        wanted, there = ([rows.get(job.label) or 0 for job in some] for some in (missing, jobs))
+        if all(there):
+            return sum(wanted) / max(sum(there), 1)
+        return len(missing) / max(len(jobs), 1)
+
+    def _stage_plan(
+        self, name: str, *, cached: int, todo: int | None, share: float = 1.0
+    ) -> StagePlan:
         if todo == 0:
             return StagePlan(name, cached, 0, 0, 0, 0, None)
-        share = 1.0 if todo is None else todo / (todo + cached)
         need: Need = needs(name, self._config, self._rows, self._store)
         return StagePlan(
             name,

@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING
 from dashboards.console import plain_console
 from dashboards.format import clean
 from dashboards.terminal import results_table
-from flows.config import DistillConfig, load_config
 from flows.delivery import Delivery, RunResult, deliver
 from flows.places import candidate, place, promotion_command
 from flows.redistillation import Redistilled, left_alone, redistill
+from flows.run_commands import configured
 from flows.terminal import StageBars
+from flows.work_table import work_table
 
 if TYPE_CHECKING:
     import argparse
 
     from rich.console import Console
 
+    from flows.config import DistillConfig
     from tasks.earlier import Earlier
 
 
 def run(options: argparse.Namespace) -> int:
     """Distil again where something has changed, and print what became of it."""
-    config = load_config(options.config, overrides=options.overrides, data=options.data)
+    config = configured(options)
     out, console = options.out or f"runs/{config.name}", plain_console()
     with StageBars(console).shown():
         if options.no_prefect:
@@ -67,6 +69,9 @@ def _redistill_with_prefect(
 def _tell(done: Redistilled, config: DistillConfig, out: str, console: Console) -> None:
     if done.result is not None:
         console.print()
+        if done.result.computed():
+            console.print(work_table(done.result.outcomes))
+            console.print()
         console.print(results_table(done.result.summary()))
         console.print()
     console.print(clean(f"{done.outcome}: {done.why}"))
@@ -75,4 +80,5 @@ def _tell(done: Redistilled, config: DistillConfig, out: str, console: Console) 
             f"the new model is in {Delivery.below(candidate(out)).model}; "
             f"`{promotion_command(config, out)}` makes it the current one"
         )
-    console.print(f"model   {Delivery.below(out).model}")
+    delivery = Delivery.below(out)
+    console.print(f"report  {delivery.report}\nmodel   {delivery.model}")

@@ -32,12 +32,7 @@ _LOCAL_SERVER = "http://127.0.0.1:4200/api"
 
 def distill(options: argparse.Namespace) -> int:
     """Run a distillation, with bars, and print what came of it."""
-    config = load_config(options.config, overrides=options.overrides, data=options.data)
-    if options.log:
-        with Path(options.log).open("a", encoding="utf-8"):  # an error now, not a warning later
-            pass
-        run = config.run.model_copy(update={"log": options.log})
-        config = config.model_copy(update={"run": run})
+    config = configured(options)
     console = plain_console()
     out = options.out or f"runs/{config.name}"
     with StageBars(console).shown():
@@ -59,6 +54,17 @@ def distill(options: argparse.Namespace) -> int:
             "its place"
         )
     return 0
+
+
+def configured(options: argparse.Namespace) -> DistillConfig:
+    """Return the configuration of a run as the command line has it."""
+    config = load_config(options.config, overrides=options.overrides, data=options.data)
+    if not options.log:
+        return config
+    with Path(options.log).open("a", encoding="utf-8"):  # an error now, not a warning later
+        pass
+    run = config.run.model_copy(update={"log": options.log})
+    return config.model_copy(update={"run": run})
 
 
 def plan(options: argparse.Namespace) -> int:

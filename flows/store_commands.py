@@ -60,7 +60,7 @@ def verify(options: argparse.Namespace) -> int:
         damaged += not (found.ok or found.newer)
         for problem in found.problems:
             console.print(fmt.clean(f"{found.kind}/{found.key}: {problem}"))
-    done = " (the next run makes them again)" if damaged else ""
+    done = " (a run that needs them makes them again)" if damaged else ""
     console.print(f"{checked - newer} artifacts read, {damaged} damaged{done}")
     if newer:
         console.print(f"{newer} not read: a newer version of sparsedistill wrote them")

@@ -29,14 +29,15 @@ def work_rows(outcomes: Mapping[str, Sequence[Outcome]]) -> list[dict[str, Any]]
 
 
 def work_table(outcomes: Mapping[str, Sequence[Outcome]]) -> Table:
-    """Return the stages of which something was made, for the terminal."""
+    """Return the stages of which something was made, for the terminal; no column is empty."""
+    rows = [row for row in work_rows(outcomes) if row["made"]]
+    headings = [heading for heading in _NUMBERS if any(row[heading] for row in rows)]
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("stage")
-    for heading in _NUMBERS:
-        table.add_column(heading, justify="right")
-    for row in work_rows(outcomes):
-        if row["made"]:
-            table.add_row(row["stage"], *(str(row[heading]) for heading in _NUMBERS))
+    table.add_column("stage", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row["stage"], *(str(row[heading]) for heading in headings))
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from storage import marks
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from storage.backend import Backend
     from storage.digests import JSON
     from storage.manifest import FileEntry, Manifest
+
+_LOG = logging.getLogger(__name__)
 
 
 class Artifact:
@@ -84,7 +87,11 @@ class Artifact:
             return self._backend.fetch(self.manifest, entry)
         except DamagedArtifactError as error:
             marked = (self.kind, self.key)
-            marks.mark(self._backend, marked, self.manifest, error.file, error.reason)
+            if marks.mark(self._backend, marked, self.manifest, error.file, error.reason):
+                _LOG.warning(
+                    "%s: %s: %s; the next run makes it again",
+                    "/".join(marked), error.file, error.reason,
+                )  # fmt: skip
             raise
 
     def directory(self) -> Path:

@@ -29,11 +29,12 @@ FORMAT = 1
 _LOG = logging.getLogger(__name__)
 
 
-def mark(backend: Backend, name: Name, manifest: Manifest | None, file: str, reason: str) -> None:
+def mark(backend: Backend, name: Name, manifest: Manifest | None, file: str, reason: str) -> bool:
     """Have an artifact made again. A store that cannot be written to is left alone, with a warning.
 
     Nothing happens when the artifact is not the one any more that was found damaged: its manifest
-    is neither that one (None: one that says nothing) nor damaged itself.
+    is neither that one (None: one that says nothing) nor damaged itself. Returns whether it is
+    marked now.
     """
     place = "/".join(name)
     fields = {
@@ -46,9 +47,10 @@ def mark(backend: Backend, name: Name, manifest: Manifest | None, file: str, rea
         there = read_manifests(backend, [name])[name]
         if there.is_damaged or there.outcome == manifest:
             backend.write(f"{place}/{MARK}", json.dumps(fields, indent=1).encode() + b"\n")
-            _LOG.warning("%s: %s: %s; the next run makes it again", place, file, reason)
+            return True
     except (OSError, StorageError) as error:
         _LOG.warning("%s is damaged, and could not be marked so: %s", place, error)
+    return False
 
 
 def unmark(backend: Backend, manifest: Manifest) -> None:

@@ -6,6 +6,7 @@ Everything comes from artifacts and their manifests, so a report can be made aga
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from storage import Artifact
 
 VERSION = 4
+_LOG = logging.getLogger(__name__)
 _STUDENT = "dan_kd_ft"
 
 
@@ -155,7 +157,13 @@ def _covered(made: Mapping[str, Sequence[Artifact]]) -> float | None:
     shards = [artifact.statistics for artifact in made["logits"][:-3]]
     texts: Any = made["corpus"][0].statistics["rows"]
     covered: list[Any] = [shard["rows"] for shard in shards]
-    return float(sum(covered) / texts)
+    share = float(sum(covered) / texts)
+    if share < 1:
+        _LOG.warning(
+            "the given logits cover %.1f %% of the corpus's texts; from the others nothing is "
+            "learned", 100 * share,
+        )  # fmt: skip
+    return share
 
 
 def _curves(students: Sequence[Artifact]) -> list[dict[str, Any]]:

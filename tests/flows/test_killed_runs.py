@@ -99,4 +99,6 @@ def test_a_student_killed_in_training_goes_on_from_its_checkpoint_to_the_same_bi
     tiny_data: Path, tmp_path: Path, small: Mapping[str, Any], small_model: dict[str, bytes]
 ):
     work = a_killed_run_goes_on("student", tiny_data, tmp_path, small, small_model)
-    assert [name.partition("-")[0] for name in work] == ["student"]
+    (directory, lock) = work
+    assert directory.startswith("student-")
+    assert lock == f"{directory}.lock"

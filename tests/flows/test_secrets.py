@@ -158,6 +158,21 @@ def test_an_error_that_quotes_a_secret_is_told_without_it(
     assert files_that_tell(log.parent) == []
 
 
+@pytest.mark.parametrize("spoil", [_missing_source, _broken_teacher])
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_a_plan_quotes_no_secret(
+    spoil: Callable[[Path, str], list[str]], json: list[str], own_data: Path, tmp_path: Path,
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    secret = SECRETS["HF_TOKEN"]
+    monkeypatch.setenv("HF_TOKEN", secret)
+    toml = write_toml(tmp_path / "c.toml", run_config(own_data, tmp_path / "store"))
+    main(["plan", str(toml), *json, *spoil(own_data, secret)])
+    said = "".join(capfd.readouterr())
+    assert "***" in said
+    assert secret not in said
+
+
 def test_a_signed_url_that_is_refused_is_told_without_its_query(
     tiny_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], refusing: str
 ):
@@ -209,6 +224,12 @@ def test_no_secret_is_in_what_prefect_keeps(s3: FaultyS3, tiny_data: Path, tmp_p
             assert forks.run(*arguments) == 0, forks.said()
             assert forks.run(*arguments, "--set", "vocabulary.min_count=1000000") == 1
             assert forks.run(*arguments, "--set", "run.store=s3://no-such-bucket/x") == 1
+            # In no parameter, but in what a job finds: the name of a file with a bad row.
+            data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+            _source_of_bad_rows(data, SECRETS["HF_TOKEN"])
+            found = ["--set", f"data='{data}'", "--set", "corpus.sources=['hf_*.txt']"]
+            assert forks.run(*arguments, *found) == 1
+            assert "***.txt" in forks.said()
         database = tmp_path / "prefect" / "prefect.db"
         with sqlite3.connect(database) as connection:
             (runs,) = connection.execute("select count(*) from flow_run").fetchone()

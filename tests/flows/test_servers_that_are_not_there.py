@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import socket
+import socketserver
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -40,6 +44,7 @@ def test_a_server_that_is_set_and_down_is_one_clear_error_without_its_password(
         assert main([command, *configs]) == 1
     said = capsys.readouterr()
     assert "error: no Prefect server answers at http://...@127.0.0.1:9/api" in said.err
+    assert "refused" in said.err
     assert "give --no-prefect" in said.err
     assert PASSWORD not in said.out + said.err
     assert "Traceback" not in said.err
@@ -54,3 +59,54 @@ def test_a_port_of_another_program_is_told_before_a_server_is_started(
         server(taken).__enter__()
     with pytest.raises(ServerError, match=r"port 99999 cannot be used \(.*\): give --port"):
         server(99999).__enter__()
+
+
+class _Answering(BaseHTTPRequestHandler):
+    """Not Prefect: its answers are those of the class that is made of it."""
+
+    status = 200
+    body = b"<html>welcome</html>"
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("content-length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Refusing(_Answering):
+    status = 401
+
+
+class _Talking(socketserver.StreamRequestHandler):
+    """No HTTP at all."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 mail.example ready\r\n")
+
+
+@contextmanager
+def listening(handler: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
+    """Have a program at a port of this machine; yields its address as if it were Prefect's."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as program:
+        threading.Thread(target=program.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{program.server_address[1]}/api"
+        program.shutdown()
+
+
+@pytest.mark.parametrize("handler", [_Answering, _Refusing, _Talking])
+def test_another_program_is_not_taken_for_a_server(handler: type[socketserver.BaseRequestHandler]):
+    with listening(handler) as api:
+        assert not local_server.answers(api)
+
+
+def test_a_server_that_refuses_is_told_apart_from_one_that_is_down():
+    with (
+        listening(_Refusing) as api,
+        temporary_settings({PREFECT_API_URL: api}),
+        pytest.raises(ServerError, match=r"refuses \(401\): check PREFECT_API_KEY .*, or wait"),
+    ):
+        local_server.named_server("wait")

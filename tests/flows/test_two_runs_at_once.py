@@ -133,7 +133,6 @@ def collecting(forks: Forks, store: Path) -> Iterator[list[int]]:
         thread.join()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_configurations_at_once_beside_collections_make_what_they_make_alone(
     tiny_data: Path, tmp_path: Path, alone: Bytes, other_alone: Bytes, three: list[Forks]
