@@ -29,20 +29,24 @@ def show(options: argparse.Namespace) -> int:
     made, console = decisions.history(store, name), plain_console()
     there = decisions.current(made)
     if there is None:
-        console.print(f"{name} has no current model in {store.url}")
+        console.print(
+            f"{name} has no current model in {store.url}; `sparsedistill redistill` makes one"
+        )
         return 1
+    # The one that made it current, which after a roll-back is not the one that first did.
+    last = [one for one in made if one.verdict != "kept"][-1]
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for heading in ("", "when", "decision", "model", "accuracy", "why"):
         table.add_column(heading, justify="right" if heading in ("", "accuracy") else "left")
     for one in made:
         table.add_row(
-            f"{'→ ' if one is there else ''}{one.number}",
+            f"{'→ ' if one is last else ''}{one.number}",
             one.when[:16].replace("T", " "),
             one.verdict.replace("_", " "),
             one.model.package.key[:_SHORT],
             fmt.exact_share(one.model.accuracy),
             Text(one.why),
-            style="bold" if one is there else None,
+            style="bold" if one is last else None,
         )
     console.print(table)
     package = there.model.package
@@ -66,7 +70,9 @@ def _decided(decision: Decision, name: str, store: ArtifactStore, out: str | Non
     console = plain_console()
     package = decision.model.package
     console.print(f"{decision.why}: package/{package.key[:_SHORT]} is current")
-    if out is not None:
+    if out is None:
+        console.print("it is delivered by the next `sparsedistill redistill`, or now with --out")
+    else:
         console.print(f"model    {deliver_current(store, name, out).model}")
     return 0
 

@@ -221,7 +221,8 @@ def test_the_commands_show_move_and_deliver_the_current_model(
     config = write_toml(tmp_path / "tiny.toml", run_config(own_data, Path(url)))
     out = tmp_path / "out"
     assert main(["current", str(config)]) == 1
-    assert "no current model" in capsys.readouterr().out
+    assert "no current model" in (said := capsys.readouterr().out)
+    assert "`sparsedistill redistill` makes one" in said
     assert main(["promote", str(config), "--report", two.reports[0], "--out", str(out)]) == 0
     assert is_delivered(two.package(0), out)
     assert main(["promote", "tiny", "--store", url, "--report", two.reports[1]]) == 0
@@ -235,5 +236,7 @@ def test_the_commands_show_move_and_deliver_the_current_model(
     shown = capsys.readouterr().out
     assert f"current  package/{two.packages[1]}" in shown
     assert "rolled back" in shown
+    (marked,) = [line for line in shown.splitlines() if line.startswith("→")]
+    assert "back from the model of decision 1 to that of 2" in marked
     assert main(["rollback", "tiny", "--store", str(tmp_path / "none")]) == 1
     assert "there is no store" in capsys.readouterr().err

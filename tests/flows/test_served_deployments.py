@@ -20,7 +20,13 @@ import pytest
 from helpers.served import Up, free_port, until, up
 from helpers.tiny_task import ROWS_PER_SHARD, run_config, texts, write_toml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.states import Cancelling, Scheduled
 
 from flows import automations, corpus_watch, deployed, serving
@@ -273,6 +279,30 @@ def test_a_change_is_told_again_where_nothing_came_of_it(
         client.set_flow_run_state(run, Cancelling(), force=True)
         assert task.up.ended(run, killed=True).state_name == "Cancelled"
         assert "told again" in (look().message or "")
+
+
+def test_a_run_that_waits_for_its_slot_says_so(task: Task):
+    with get_client(sync_client=True) as client:
+
+        def taken(slots: int) -> None:
+            update = GlobalConcurrencyLimitUpdate(active_slots=slots)
+            client.update_global_concurrency_limit(RUNS_LIMIT, update)
+
+        taken(1)
+        try:
+            run = task.up.start("distill/tiny")
+            only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
+            until(
+                lambda: any(
+                    one.message.startswith(f"waiting for a slot: the limit {RUNS_LIMIT} (1) is")
+                    for one in client.read_logs(only)
+                ),
+                "a word of waiting",
+                task.up,
+            )
+        finally:
+            taken(0)
+        assert task.up.ended(run).state_name in ("Completed", "Cached")
 
 
 def test_a_failed_run_is_told_to_the_webhook_and_no_secret_is_anywhere(task: Task):
