@@ -1,13 +1,14 @@
 """Looking whether what a model was made of has changed, and telling of it: ``corpus.changed``.
 
 A change is told once, however often it is seen, for the run that it starts may take hours. It is
-told again where that run was ended before its end, or never began: nobody would start another.
-One that failed is not started again and again: whoever is told of failures mends the cause.
+told again where that run was ended before its end, or never began: nobody would start another. But
+three times at the most: what ends each run has to be mended, as what has one fail.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import get_client
@@ -37,6 +38,9 @@ CORPUS_CHANGED = "corpus.changed"
 _RECORDS = "told-"
 # An event, and the run that it starts, take some seconds to be there.
 _UNHEARD = timedelta(minutes=2)
+# The server's clock may be another than ours.
+_APART = timedelta(seconds=30)
+_MOST_TIMES = 3
 
 
 def corpus_resource(name: str) -> str:
@@ -56,8 +60,15 @@ def watch(config: DistillConfig) -> State[Any]:
     store, records = ArtifactStore(config.run.store), f"{_RECORDS}{config.name}"
     told = store.records(records)
     now: dict[str, JSON] = {"fingerprint": dict(seen.fingerprint), "after": seen.last}
-    again = bool(told) and told[-1].content == now
-    if again and not _came_to_nothing(config.name, told[-1]):
+    same = list(takewhile(lambda record: record.content == now, reversed(told)))
+    if len(same) >= _MOST_TIMES:
+        return Completed(
+            name="Told",
+            message=f"the {what} changed, and that was told {len(same)} times: it is not told "
+            f"again. If no redistill/{config.name} is under way, see what ended the last ones, "
+            "and start it",
+        )
+    if same and not _came_to_nothing(config.name, same[-1]):
         return Completed(name="Told", message=f"the {what} changed, and that was told already")
     emit_event(
         event=CORPUS_CHANGED,
@@ -69,12 +80,12 @@ def watch(config: DistillConfig) -> State[Any]:
     )
     # Remembered afterwards: told twice is once too often, and a second run finds nothing to do.
     store.add_record(records, now, after=told[-1].number if told else 0)
-    how = "told again, for no run came to its end" if again else "told"
+    how = "told again, for no run came to its end" if same else "told"
     return Completed(name="Changed", message=f"the {what} changed: {how} as {CORPUS_CHANGED}")
 
 
 def _came_to_nothing(name: str, told: Record) -> bool:
-    """Return whether all runs since a change was told were ended early, or there was none."""
+    """Return whether all runs since a change was told first were ended early, or there was none."""
     since, now = datetime.fromisoformat(told.created), datetime.now(UTC)
     with get_client(sync_client=True) as client:
         try:
@@ -84,10 +95,17 @@ def _came_to_nothing(name: str, told: Record) -> bool:
         runs = client.read_flow_runs(
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
             flow_run_filter=FlowRunFilter(
-                expected_start_time=FlowRunFilterExpectedStartTime(after_=since, before_=now)
+                expected_start_time=FlowRunFilterExpectedStartTime(
+                    after_=since - _APART, before_=now + _APART
+                )
             ),
         )
-    states = [run.state for run in runs if run.state is not None]
+    # What had ended before is of an earlier change.
+    states = [
+        run.state
+        for run in runs
+        if run.state is not None and (run.end_time is None or run.end_time >= since)
+    ]
     if not states:
         return now - since > _UNHEARD
     return all(state.is_cancelled() or state.is_crashed() for state in states)

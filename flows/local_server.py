@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import TYPE_CHECKING
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import (
     PREFECT_API_URL,
@@ -134,7 +134,7 @@ def named_server(otherwise: str) -> str | None:
         get_client(sync_client=True) as client,
     ):
         # As all else is asked: with the key, the certificates and the proxy that are set.
-        failed = client.api_healthcheck()
+        failed = client.api_healthcheck() or _refusal(client)
     if failed is None:
         return named
     if isinstance(failed, PrefectHTTPStatusError) and failed.response.status_code in _REFUSED:
@@ -147,6 +147,15 @@ def named_server(otherwise: str) -> str | None:
         f"no Prefect server answers at {shown(named)}, which Prefect is set to use "
         f"(PREFECT_API_URL, or its profile): {why}. Start it, or {otherwise}"
     )
+
+
+def _refusal(client: SyncPrefectClient) -> Exception | None:
+    """Return why a server that answers is of no use: it lets anybody ask after its health."""
+    try:
+        client.read_flows(limit=1)
+    except Exception as error:  # as `api_healthcheck`
+        return error
+    return None
 
 
 def _check_free(port: int) -> None:

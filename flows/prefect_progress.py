@@ -49,7 +49,7 @@ class ProgressArtifacts:
         del cached
         self.advance(stage, key, 1.0)
         with self._lock:
-            self._show_looks(stage)
+            self._show_looks(stage, last=True)
 
     def measured(self, stage: str, key: str, label: str, figures: Figures) -> None:
         """Add a look at ``dev`` to the table of the stage."""
@@ -81,32 +81,40 @@ class ProgressArtifacts:
         self._updated[stage] = now
         percent = round(100 * done, 1)
         if stage in self._artifacts:
-            self._tell(lambda: update_progress_artifact(self._artifacts[stage], progress=percent))
+            self._tell(
+                lambda: update_progress_artifact(self._artifacts[stage], progress=percent),
+                last=done == 1,
+            )
         else:
             key = f"{stage.replace('_', '-')}-progress"
-            made = self._tell(lambda: create_progress_artifact(percent, key, description=stage))
+            made = self._tell(
+                lambda: create_progress_artifact(percent, key, description=stage), last=done == 1
+            )
             if made is not None:
                 self._artifacts[stage] = made
 
-    def _show_looks(self, stage: str) -> None:
+    def _show_looks(self, stage: str, *, last: bool = False) -> None:
         looks = self._looks.get(stage, [])
         if len(looks) == self._looks_shown.get(stage, 0):
             return
-        self._looks_shown[stage], self._shown[stage] = len(looks), time.monotonic()
-        self._tell(
+        self._shown[stage] = time.monotonic()
+        made = self._tell(
             lambda: create_table_artifact(
                 key=f"{stage}-curve",
                 table=looks[-_MOST_LOOKS:],
                 description="Looks at dev as they came; the report draws them",
-            )
+            ),
+            last=last,
         )
+        if made is not None:
+            self._looks_shown[stage] = len(looks)
 
-    def _tell(self, word: Callable[[], Any]) -> Any:  # noqa: ANN401 (what Prefect answers)
-        """Tell Prefect, once; None where it did not answer a moment ago."""
-        if time.monotonic() < self._silent_until:
+    def _tell(self, word: Callable[[], Any], *, last: bool) -> Any:  # noqa: ANN401 (Prefect's)
+        """Tell Prefect; None where it did not answer a moment ago, unless it is the last word."""
+        if time.monotonic() < self._silent_until and not last:
             return None
         try:
-            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1 if last else 0}):
                 return word()
         except Exception:
             self._silent_until = time.monotonic() + _SECONDS_OF_SILENCE

@@ -11,6 +11,9 @@ from tasks.logs import without_secrets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# A text that still quotes a secret is seen, and replaced.
+_DEEPEST = 5
+
 
 @contextmanager
 def telling_no_secrets() -> Iterator[None]:
@@ -25,12 +28,20 @@ def telling_no_secrets() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _mended(error, set()):
+        if _is_mended(error):
             raise
         told = without_secrets(f"{type(error).__name__}: {error}")
     else:
         return
+    # Not shown with it, what was raised stays its context: by that it is known what may pass.
     raise SparseDistillError(told) from None
+
+
+def _is_mended(error: BaseException) -> bool:
+    try:
+        return _mended(error, set())
+    except Exception:  # a frozen one, say
+        return False
 
 
 def _mended(error: BaseException, seen: set[int]) -> bool:
@@ -45,7 +56,7 @@ def _mended(error: BaseException, seen: set[int]) -> bool:
         for name in ("strerror", "filename", "filename2"):
             if isinstance(getattr(error, name), str):
                 setattr(error, name, _plain(getattr(error, name)))
-    before = [error.__cause__, error.__context__]
+    before = [error.__cause__, None if error.__suppress_context__ else error.__context__]
     if isinstance(error, BaseExceptionGroup):
         before += error.exceptions
     told = [str(error), *getattr(error, "__notes__", ())]
@@ -55,12 +66,14 @@ def _mended(error: BaseException, seen: set[int]) -> bool:
     ])  # fmt: skip
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 (whatever an error holds)
+def _plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401 (whatever an error holds)
     """Return strings, and those in lists and dictionaries, without secrets; all else as it is."""
     if isinstance(value, str):
         return without_secrets(value)
+    if depth == _DEEPEST:
+        return value
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(one, depth + 1) for key, one in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_plain(one) for one in value)
+        return type(value)(_plain(one, depth + 1) for one in value)
     return value

@@ -279,6 +279,8 @@ def test_a_change_is_told_again_where_nothing_came_of_it(
         client.set_flow_run_state(run, Cancelling(), force=True)
         assert task.up.ended(run, killed=True).state_name == "Cancelled"
         assert "told again" in (look().message or "")
+        end = look()
+        assert (end.name, "told 3 times: it is not told again" in end.message) == ("Told", True)
 
 
 def test_a_run_that_waits_for_its_slot_says_so(task: Task):

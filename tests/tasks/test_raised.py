@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import traceback
 
 import pydantic
 import pytest
+from prefect.states import Failed
 
 from sparsedistill.errors import SparseDistillError
 from storage import SourceError
+from tasks.prefect_task import _may_pass
 from tasks.raised import telling_no_secrets
 
 SECRET = "hf_secretOfTheHub93ac"
@@ -30,6 +33,11 @@ class _Quoting(Exception):
 
 
 class _Unchanging(Exception):
+    def __str__(self) -> str:
+        return f"always {SECRET}"
+
+
+class _Network(ConnectionError):
     def __str__(self) -> str:
         return f"always {SECRET}"
 
@@ -108,6 +116,38 @@ def test_what_quotes_no_secret_is_untouched():
     error = OSError(errno.ENOSPC, "full", "/data")
     assert raised(error) is error
     assert (error.errno, error.filename, error.args) == (errno.ENOSPC, "/data", (28, "full"))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Frozen(Exception):
+    reason: str
+
+
+class _Knotted(Exception):
+    def __init__(self) -> None:
+        super().__init__(SECRET)
+        self.all = {"all": self.__dict__}
+        self.all["again"] = self.all
+
+
+def test_a_frozen_error_and_one_that_holds_itself_quote_no_secret():
+    kept = raised(_Frozen(SECRET))
+    assert (type(kept), str(kept)) == (SparseDistillError, "_Frozen: ***")
+    assert str(raised(_Knotted())) == "***"
+
+
+def test_what_is_shown_with_no_error_is_no_reason_to_replace_it():
+    hidden = _Unchanging()
+    error = FileNotFoundError("gone")
+    error.__context__, error.__suppress_context__ = hidden, True
+    assert raised(error) is error
+
+
+@pytest.mark.parametrize(("error", "may_pass"), [(_Unchanging(), False), (_Network(), True)])
+def test_a_replaced_error_is_tried_again_where_the_real_one_would_be(
+    error: Exception, may_pass: bool
+):
+    assert _may_pass(Failed(data=raised(error))) is may_pass
 
 
 def test_who_is_interrupted_is_left_alone():
