@@ -15,10 +15,12 @@ from prefect.context import FlowRunContext
 from prefect.futures import PrefectTaskRunFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from flows.dask_workers import dask_runner
 from tasks import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from prefect import Task
@@ -113,28 +115,15 @@ def _nothing() -> None:
     """Of a flow that is never called."""
 
 
-def task_runner(config: DistillConfig) -> TaskRunner[Any]:
-    """Return the task runner that ``[run]`` asks for."""
-    make: Mapping[str, Callable[[], TaskRunner[Any]]] = {
-        "threads": lambda: ThreadPoolTaskRunner(max_workers=config.run.workers),
-        "processes": lambda: ProcessPoolTaskRunner(max_workers=config.run.workers),
-        "dask": lambda: _dask(config),
+def task_runner(config: DistillConfig) -> AbstractContextManager[TaskRunner[Any]]:
+    """Return the task runner that ``[run]`` asks for, to be entered.
+
+    Entering raises ConfigError where it is to be on a Dask cluster that is of no use.
+    """
+    run = config.run
+    make: Mapping[str, Callable[[], AbstractContextManager[TaskRunner[Any]]]] = {
+        "threads": lambda: ThreadPoolTaskRunner(max_workers=run.workers),
+        "processes": lambda: ProcessPoolTaskRunner(max_workers=run.workers),
+        "dask": lambda: dask_runner(workers=run.workers, address=run.dask_address),
     }
-    return make[config.run.runner]()
-
-
-def _dask(config: DistillConfig) -> TaskRunner[Any]:
-    from prefect_dask import DaskTaskRunner
-
-    runner: TaskRunner[Any]
-    if config.run.dask_address:
-        runner = DaskTaskRunner(address=config.run.dask_address)
-        return runner
-    runner = DaskTaskRunner(
-        cluster_kwargs={
-            "n_workers": config.run.workers,
-            "threads_per_worker": 1,
-            "dashboard_address": None,
-        }
-    )
-    return runner
+    return make[run.runner]()
