@@ -103,20 +103,6 @@ def server(port: int) -> Iterator[Server]:
             yield Server(api, log)
 
 
-def start_temporary() -> None:
-    """Have Prefect start the server that ends with this process, as its first flow would.
-
-    Ctrl-C in a terminal reaches it as well. It must not end of that: what the run tells while it
-    ends would be tried again and again, for minutes.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        with get_client(sync_client=True):
-            pass
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def named_server(otherwise: str) -> str | None:
     """Return the server that Prefect is set to use, which answers; None if none is set.
 

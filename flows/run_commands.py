@@ -127,7 +127,7 @@ def run(config: DistillConfig, console: Console, *, with_prefect: bool) -> RunRe
 def start_server(console: Console) -> None:
     """Have Prefect start the server of this run alone, before the run's first flow would."""
     console.print("starting a Prefect server for this run; --no-prefect works without one")
-    from flows.local_server import start_temporary
+    from flows.temporary_server import start_temporary
 
     start_temporary()
 

@@ -1,4 +1,4 @@
-"""Ctrl-C at a terminal while a run with a Prefect server of its own is under way."""
+"""Signals to a run with a Prefect server of its own: what is left of it, and what it says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -22,35 +24,48 @@ ROOT = Path(cli.__file__).parents[1]
 LONG = {"student": {"epochs": 5000, "baselines": []}, "teacher": {"epochs": 1}}
 
 
-@pytest.mark.timeout(300)
-def test_ctrl_c_ends_a_run_and_the_server_that_was_started_for_it(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """A terminal signals the whole group: the server, which must hear how the run ends, as well."""
-    toml = write_toml(tmp_path / "tiny.toml", run_config(tiny_data, tmp_path / "store", **LONG))
-    log, said = tmp_path / "run.jsonl", tmp_path / "said"
-    # Not the database of other tests, which may be served.
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+@contextmanager
+def under_way(data: Path, directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A run that trains a student, as a group of processes of its own, and what it says."""
+    toml = write_toml(directory / "tiny.toml", run_config(data, directory / "store", **LONG))
+    said = directory / "said"
     with said.open("wb") as file:
         run = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "distill", str(toml), "--log", str(log),
-             "--out", str(tmp_path / "out")],
+            [sys.executable, "-m", "flows.cli", "distill", str(toml),
+             "--log", str(directory / "run.jsonl"), "--out", str(directory / "out")],
             stdout=file, stderr=file, start_new_session=True, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            # Not the database of other tests, which may be served.
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(directory / "prefect")},
         )  # fmt: skip
     try:
         end = time.monotonic() + 200
-        while not (list((tmp_path / "store" / ".work").glob("student-*/*"))):
+        while not (list((directory / "store" / ".work").glob("student-*/*"))):
             assert run.poll() is None, said.read_text()
             assert time.monotonic() < end, said.read_text()
             time.sleep(0.2)
-        family = psutil.Process(run.pid).children(recursive=True)
-        assert any("uvicorn" in one.cmdline() for one in family)
-        os.killpg(run.pid, signal.SIGINT)
-        assert run.wait(60) == 130, said.read_text()
+        yield run, said
     finally:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+
+
+def family_of(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    family = psutil.Process(run.pid).children(recursive=True)
+    assert any("uvicorn" in one.cmdline() for one in family)
+    return family
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_its_group_ends_a_run_and_the_server_that_was_started_for_it(
+    tiny_data: Path, tmp_path: Path, number: signal.Signals
+):
+    """A terminal and ``timeout`` signal the group; the server must hear how the run ends."""
+    with under_way(tiny_data, tmp_path) as (run, said):
+        family = family_of(run)
+        os.killpg(run.pid, number)
+        assert run.wait(60) == 130, said.read_text()
     told = said.read_text()
     assert told.rstrip().endswith("interrupted; run the same command again to go on")
     assert "starting a Prefect server for this run" in told
@@ -58,8 +73,18 @@ def test_ctrl_c_ends_a_run_and_the_server_that_was_started_for_it(
     assert "Traceback" not in told
     _, alive = psutil.wait_procs(family, timeout=20)
     assert alive == []
-    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text("utf-8").splitlines()]
     assert lines[-1]["stage"] != "finetune"
+
+
+@pytest.mark.timeout(300)
+def test_the_server_of_a_run_that_is_killed_ends_as_well(tiny_data: Path, tmp_path: Path):
+    with under_way(tiny_data, tmp_path) as (run, _):
+        family = family_of(run)
+        run.kill()
+        assert run.wait(20) == -signal.SIGKILL
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
 
 
 def test_a_command_leaves_the_environment_as_it_found_it(
