@@ -7,16 +7,19 @@ and only when there is something to make: a run that finds everything starts no 
 
 from __future__ import annotations
 
+import multiprocessing
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from prefect import Flow
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectTaskRunFuture
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from flows.dask_workers import dask_runner
 from tasks import progress
+from tasks.parent import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from prefect import Task
     from prefect.futures import PrefectFuture
+    from prefect.settings.legacy import Setting
 
     from flows.config import DistillConfig
     from tasks.prefect_task import Chunk
@@ -57,7 +61,7 @@ class Ended(PrefectTaskRunFuture[Any]):
 class Workers:
     """Runs tasks of a flow run; a context manager, which at its end waits for what is under way.
 
-    Where it is interrupted, threads end at their next word of progress.
+    Where it is interrupted, threads end at their next word of progress, and processes at once.
     """
 
     def __init__(self, config: DistillConfig) -> None:
@@ -75,6 +79,9 @@ class Workers:
         trace: TracebackType | None,
     ) -> None:
         interrupted = kind is not None and not issubclass(kind, Exception)
+        if interrupted and self._config.run.runner == "processes":
+            for process in multiprocessing.active_children():
+                process.terminate()
         with progress.stopping() if interrupted else nullcontext():
             self._stack.__exit__(kind, error, trace)
 
@@ -97,9 +104,23 @@ class Workers:
             self._context = flow_run.model_copy(
                 update={"task_runner": runner, "flow": _name_alone(flow_run), "parameters": {}}
             )
-        with self._context:
+        with self._context, temporary_settings(_server_of_this_run(self._config)):
             future: PrefectFuture[Any] = task.submit(chunk, store, wait_for=after)
         return future
+
+
+def _server_of_this_run(config: DistillConfig) -> dict[Setting, str]:
+    """Return settings that lead other processes to the server that Prefect started for this one.
+
+    None where it is not theirs, or where one is set. Each would start another for itself.
+    """
+    run = config.run
+    here = run.runner != "threads" and run.dask_address is None
+    if not here or get_current_settings().api.url is not None:
+        return {}
+    from prefect.server.api.server import SubprocessASGIServer
+
+    return {PREFECT_API_URL: SubprocessASGIServer().api_url}
 
 
 def _name_alone(context: FlowRunContext) -> Flow[[], None]:
@@ -123,7 +144,9 @@ def task_runner(config: DistillConfig) -> AbstractContextManager[TaskRunner[Any]
     run = config.run
     make: Mapping[str, Callable[[], AbstractContextManager[TaskRunner[Any]]]] = {
         "threads": lambda: ThreadPoolTaskRunner(max_workers=run.workers),
-        "processes": lambda: ProcessPoolTaskRunner(max_workers=run.workers),
+        "processes": lambda: ProcessPoolTaskRunner(
+            max_workers=run.workers, initializer=end_with_parent
+        ),
         "dask": lambda: dask_runner(workers=run.workers, address=run.dask_address),
     }
     return make[run.runner]()

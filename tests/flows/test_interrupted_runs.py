@@ -21,25 +21,34 @@ from flows.cli import main
 
 ROOT = Path(cli.__file__).parents[1]
 # Longer than anybody waits, if nothing ended it.
-LONG = {"student": {"epochs": 5000, "baselines": []}, "teacher": {"epochs": 1}}
+LONG = {"student": {"epochs": 5000, "baselines": []}}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prefect's. Not with the database of other tests, which may be served."""
+    return tmp_path_factory.mktemp("prefect")
 
 
 @contextmanager
-def under_way(data: Path, directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A run that trains a student, as a group of processes of its own, and what it says."""
-    toml = write_toml(directory / "tiny.toml", run_config(data, directory / "store", **LONG))
+def under_way(
+    data: Path, store: Path, home: Path, runner: str
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A run that has a student to train, as a group of processes of its own, and what it says."""
+    tables = {**LONG, "run": {"runner": runner}}
+    directory = store.parent
+    toml = write_toml(directory / "tiny.toml", run_config(data, store, **tables))
     said = directory / "said"
     with said.open("wb") as file:
         run = subprocess.Popen(
             [sys.executable, "-m", "flows.cli", "distill", str(toml),
              "--log", str(directory / "run.jsonl"), "--out", str(directory / "out")],
             stdout=file, stderr=file, start_new_session=True, cwd=ROOT,
-            # Not the database of other tests, which may be served.
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(directory / "prefect")},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home)},
         )  # fmt: skip
     try:
         end = time.monotonic() + 200
-        while not (list((directory / "store" / ".work").glob("student-*/*"))):
+        while not (list((store / ".work").glob("student-*/*"))):
             assert run.poll() is None, said.read_text()
             assert time.monotonic() < end, said.read_text()
             time.sleep(0.2)
@@ -52,19 +61,32 @@ def under_way(data: Path, directory: Path) -> Iterator[tuple[subprocess.Popen[by
 
 def family_of(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
     family = psutil.Process(run.pid).children(recursive=True)
-    assert any("uvicorn" in one.cmdline() for one in family)
+    # Workers have the run's server, and none of their own.
+    assert sum("uvicorn" in one.cmdline() for one in family) == 1
     return family
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_its_group_ends_a_run_and_the_server_that_was_started_for_it(
-    tiny_data: Path, tmp_path: Path, number: signal.Signals
+@pytest.mark.parametrize(
+    ("number", "group", "runner"),
+    [
+        (signal.SIGINT, True, "threads"),
+        (signal.SIGTERM, True, "threads"),
+        (signal.SIGTERM, False, "processes"),
+    ],
+)
+def test_a_signal_ends_a_run_its_workers_and_the_server_that_was_started_for_it(
+    own_data: Path,
+    own_store: Path,
+    home: Path,
+    number: signal.Signals,
+    group: bool,
+    runner: str,
 ):
     """A terminal and ``timeout`` signal the group; the server must hear how the run ends."""
-    with under_way(tiny_data, tmp_path) as (run, said):
+    with under_way(own_data, own_store, home, runner) as (run, said):
         family = family_of(run)
-        os.killpg(run.pid, number)
+        (os.killpg if group else os.kill)(run.pid, number)
         assert run.wait(60) == 130, said.read_text()
     told = said.read_text()
     assert told.rstrip().endswith("interrupted; run the same command again to go on")
@@ -73,13 +95,15 @@ def test_a_signal_to_its_group_ends_a_run_and_the_server_that_was_started_for_it
     assert "Traceback" not in told
     _, alive = psutil.wait_procs(family, timeout=20)
     assert alive == []
-    lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text("utf-8").splitlines()]
-    assert lines[-1]["stage"] != "finetune"
+    lines = (own_store.parent / "run.jsonl").read_text("utf-8").splitlines()
+    assert "finetune" not in {json.loads(line)["stage"] for line in lines}
 
 
 @pytest.mark.timeout(300)
-def test_the_server_of_a_run_that_is_killed_ends_as_well(tiny_data: Path, tmp_path: Path):
-    with under_way(tiny_data, tmp_path) as (run, _):
+def test_what_a_run_that_is_killed_has_started_ends_as_well(
+    own_data: Path, own_store: Path, home: Path
+):
+    with under_way(own_data, own_store, home, "processes") as (run, _):
         family = family_of(run)
         run.kill()
         assert run.wait(20) == -signal.SIGKILL
