@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import contextmanager
 from importlib import import_module
+from signal import SIG_DFL, SIGTERM, default_int_handler, getsignal, signal
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from flows.environment import environment_by_default
@@ -15,7 +18,7 @@ from flows.model_arguments import add_model_commands
 
 if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _EXTRAS = {
     "prefect_dask": "dask",
@@ -38,8 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     # Before torch is loaded: its threads would spin while they wait, and two runs on the same
     # cores (or a run beside anything busy) would be ten times slower than one after the other.
-    with environment_by_default(OMP_WAIT_POLICY="PASSIVE"):
+    with environment_by_default(OMP_WAIT_POLICY="PASSIVE"), _ended_by_sigterm():
         return _run(options)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the command as Ctrl-C does, with all that it has started."""
+    if current_thread() is not main_thread() or getsignal(SIGTERM) is not SIG_DFL:
+        yield
+        return
+    signal(SIGTERM, default_int_handler)
+    try:
+        yield
+    finally:
+        signal(SIGTERM, SIG_DFL)
 
 
 def _run(options: argparse.Namespace) -> int:

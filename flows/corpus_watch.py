@@ -68,7 +68,7 @@ def watch(config: DistillConfig) -> State[Any]:
             f"again. If no redistill/{config.name} is under way, see what ended the last ones, "
             "and start it",
         )
-    if same and not _came_to_nothing(config.name, same[-1]):
+    if same and (_just(same[0]) or not _came_to_nothing(config.name, same[-1])):
         return Completed(name="Told", message=f"the {what} changed, and that was told already")
     emit_event(
         event=CORPUS_CHANGED,
@@ -82,6 +82,10 @@ def watch(config: DistillConfig) -> State[Any]:
     store.add_record(records, now, after=told[-1].number if told else 0)
     how = "told again, for no run came to its end" if same else "told"
     return Completed(name="Changed", message=f"the {what} changed: {how} as {CORPUS_CHANGED}")
+
+
+def _just(told: Record) -> bool:
+    return datetime.now(UTC) - datetime.fromisoformat(told.created) < _UNHEARD
 
 
 def _came_to_nothing(name: str, told: Record) -> bool:
@@ -106,8 +110,6 @@ def _came_to_nothing(name: str, told: Record) -> bool:
         for run in runs
         if run.state is not None and (run.end_time is None or run.end_time >= since)
     ]
-    if not states:
-        return now - since > _UNHEARD
     return all(state.is_cancelled() or state.is_crashed() for state in states)
 
 

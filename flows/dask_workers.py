@@ -57,31 +57,41 @@ def dask_runner(*, workers: int, address: str | None) -> Iterator[TaskRunner[Any
                 f"[run] dask_address: no scheduler answers at {address} ({error}). Start one there "
                 "(`dask scheduler`), or set the address of one that runs"
             ) from error
-        check_workers(client)
+        # Those of a cluster of our own have what we have, and import what their stages need.
+        check_workers(client, "tasks.prefect_task" if address is None else "flows.pipeline")
         yield runner
 
 
-def check_workers(client: Client) -> None:
+def check_workers(client: Client, needed: str) -> None:
     """Have the workers of a cluster import what the tasks need.
+
+    Args:
+        client: Of the cluster.
+        needed: Name of the module.
 
     Raises:
         ConfigError: A worker cannot.
     """
     address = client.scheduler_info()["address"]
     # By reference, so that it gets there whatever is missing there.
-    answers = client.run(import_module, "tasks.prefect_task", on_error="return")
-    if not answers:
+    answers = client.run(import_module, needed, on_error="return")
+    there: dict[str, int] = client.ncores()  # type: ignore[no-untyped-call]
+    if not there:
         _LOG.warning(
             "no worker is at the Dask scheduler %s: the run waits until one comes "
             "(`dask worker %s --nthreads 1 --memory-limit 0`)", address, address,
         )  # fmt: skip
+    # Those that went away meanwhile answer with an error as well.
     unable = {
-        worker: answer for worker, answer in answers.items() if isinstance(answer, ImportError)
+        worker: answer
+        for worker, answer in answers.items()
+        if isinstance(answer, Exception) and worker in there
     }
     if unable:
+        error = next(iter(unable.values()))
         raise ConfigError(
             f"of the {len(answers)} workers at the Dask scheduler {address}, {len(unable)} cannot "
-            f"import what the stages need ({next(iter(unable.values()))}): "
+            f"import what the stages need ({type(error).__name__}: {error}): "
             f"{', '.join(sorted(unable))}. Install there what is installed here, the same "
             "versions, and start them again"
         )

@@ -20,6 +20,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.context import refresh_global_settings_context
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import (
     PREFECT_API_URL,
@@ -28,7 +29,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.environment import FOR_SERVERS
+from flows.environment import FOR_SERVERS, environment_by_default
 from sparsedistill.errors import SparseDistillError
 from storage.urls import shown
 from tasks.logs import without_secrets
@@ -103,6 +104,22 @@ def server(port: int) -> Iterator[Server]:
             yield Server(api, log)
 
 
+@contextmanager
+def using(api: str) -> Iterator[None]:
+    """Have Prefect use a server while the block runs.
+
+    In all threads of this process, some of which are Prefect's and know of no setting of another
+    one's, and in the processes it starts.
+    """
+    with environment_by_default(PREFECT_API_URL=api):
+        refresh_global_settings_context()
+        try:
+            yield
+        finally:
+            os.environ.pop("PREFECT_API_URL", None)
+            refresh_global_settings_context()
+
+
 def named_server(otherwise: str) -> str | None:
     """Return the server that Prefect is set to use, which answers; None if none is set.
 
@@ -136,11 +153,12 @@ def named_server(otherwise: str) -> str | None:
 
 
 def _refusal(client: SyncPrefectClient) -> Exception | None:
-    """Return why a server that answers is of no use: it lets anybody ask after its health."""
+    """Return the error of a server that answers and refuses: its health is for everybody."""
     try:
         client.read_flows(limit=1)
-    except Exception as error:  # as `api_healthcheck`
-        return error
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code in _REFUSED:
+            return error
     return None
 
 

@@ -11,7 +11,11 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_UPDATES = 3.0
 _SECONDS_OF_SILENCE = 60.0
+# Work waits for the answer.
+_SECONDS_TO_ANSWER = 10.0
 _MOST_LOOKS = 200
 
 
@@ -47,9 +53,12 @@ class ProgressArtifacts:
     def finish(self, stage: str, key: str, *, cached: bool) -> None:
         """Take note that a job is done, or had been."""
         del cached
-        self.advance(stage, key, 1.0)
-        with self._lock:
-            self._show_looks(stage, last=True)
+        try:
+            self.advance(stage, key, 1.0)
+        finally:
+            with self._lock:
+                done = all(share == 1 for share in self._shares.get(stage, {}).values())
+                self._show_looks(stage, last=done)
 
     def measured(self, stage: str, key: str, label: str, figures: Figures) -> None:
         """Add a look at ``dev`` to the table of the stage."""
@@ -114,7 +123,12 @@ class ProgressArtifacts:
         if time.monotonic() < self._silent_until and not last:
             return None
         try:
-            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1 if last else 0}):
+            with temporary_settings(
+                {
+                    PREFECT_CLIENT_MAX_RETRIES: 1 if last else 0,
+                    PREFECT_API_REQUEST_TIMEOUT: _SECONDS_TO_ANSWER,
+                }
+            ):
                 return word()
         except Exception:
             self._silent_until = time.monotonic() + _SECONDS_OF_SILENCE

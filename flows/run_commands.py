@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,14 +147,12 @@ def quiet_prefect() -> Iterator[bool]:
         **FOR_SERVERS,
     ):
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
-        from flows.local_server import named_server
+        from flows.local_server import named_server, using
 
         named = named_server("give --no-prefect")
-        server = named or _local_server()
-        with temporary_settings({PREFECT_API_URL: server} if server and not named else {}):
-            yield server is not None
+        local = None if named else _local_server()
+        with using(local) if local else nullcontext():
+            yield bool(named or local)
 
 
 def _local_server() -> str | None:

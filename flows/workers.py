@@ -8,7 +8,9 @@ and only when there is something to make: a run that finds everything starts no 
 from __future__ import annotations
 
 import multiprocessing
-from contextlib import ExitStack, nullcontext
+import signal
+import threading
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from prefect import Flow
@@ -22,8 +24,9 @@ from tasks import progress
 from tasks.parent import end_with_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from multiprocessing.process import BaseProcess
     from types import TracebackType
 
     from prefect import Task
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 
     from flows.config import DistillConfig
     from tasks.prefect_task import Chunk
+
+
+_SECONDS_BETWEEN_ENDINGS = 0.1
 
 
 class Ended(PrefectTaskRunFuture[Any]):
@@ -68,6 +74,7 @@ class Workers:
         self._config = config
         self._stack = ExitStack()
         self._context: FlowRunContext | None = None
+        self._others: set[BaseProcess] = set()
 
     def __enter__(self) -> Workers:
         return self
@@ -78,11 +85,12 @@ class Workers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        interrupted = kind is not None and not issubclass(kind, Exception)
-        if interrupted and self._config.run.runner == "processes":
-            for process in multiprocessing.active_children():
-                process.terminate()
-        with progress.stopping() if interrupted else nullcontext():
+        if kind is None or issubclass(kind, Exception):
+            self._stack.__exit__(kind, error, trace)
+            return
+        ending = _ending_processes(but=self._others)
+        processes = self._config.run.runner == "processes"
+        with progress.stopping(), _undisturbed(), ending if processes else nullcontext():
             self._stack.__exit__(kind, error, trace)
 
     def submit(
@@ -97,6 +105,7 @@ class Workers:
             after: The task runs that came before.
         """
         if self._context is None:
+            self._others = set(multiprocessing.active_children())
             runner = self._stack.enter_context(task_runner(self._config))
             flow_run = FlowRunContext.get()
             if flow_run is None:
@@ -107,6 +116,44 @@ class Workers:
         with self._context, temporary_settings(_server_of_this_run(self._config)):
             future: PrefectFuture[Any] = task.submit(chunk, store, wait_for=after)
         return future
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hear no second signal while the block runs: it would end the waiting, and not the workers.
+
+    ``timeout`` sends two, and so do people.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def _ending_processes(but: set[BaseProcess]) -> Iterator[None]:
+    """Have the child processes end while the block runs, those too that are only being started."""
+    ended = threading.Event()
+
+    def end() -> None:
+        while not ended.wait(_SECONDS_BETWEEN_ENDINGS):
+            for process in set(multiprocessing.active_children()) - but:
+                process.terminate()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _server_of_this_run(config: DistillConfig) -> dict[Setting, str]:

@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-import dask
 import pytest
-from distributed import Client, Worker
 
 from flows.dask_workers import dask_runner
 from sparsedistill.errors import ConfigError
 
 pytest.importorskip("prefect_dask")
+import dask
+from distributed import Client, Worker
+
+pytestmark = pytest.mark.timeout(300)
 
 PACKAGES = ("dashboards", "flows", "sparsedistill", "storage", "tasks")
 # What Python reads first of all, and has it find none of our packages.
@@ -48,7 +50,8 @@ def scheduler(directory: Path, *, workers: int, environment: dict[str, str]) -> 
         for number, arguments in enumerate(
             (
                 ["scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"],
-                *(["worker", address, "--nthreads", "1", "--no-dashboard"],) * workers,
+                *(["worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"],)
+                * workers,
             )
         ):
             with (directory / f"dask-{number}.log").open("wb") as log:
@@ -63,10 +66,9 @@ def scheduler(directory: Path, *, workers: int, environment: dict[str, str]) -> 
                 client.wait_for_workers(workers, timeout=60)
         yield address
     finally:
-        for process in reversed(started):
-            process.terminate()
         for process in started:
-            process.wait(30)
+            process.kill()
+            process.wait()
 
 
 def _namesakes(dask_worker: Worker) -> set[str]:
@@ -105,7 +107,7 @@ def test_workers_without_the_package_are_named_before_the_run_waits_for_them(tmp
         with pytest.raises(ConfigError) as caught, dask_runner(workers=1, address=address):
             pass
         assert f"of the 2 workers at the Dask scheduler {address}, 2 cannot" in str(caught.value)
-        assert "(No module named 'tasks')" in str(caught.value)
+        assert "(ModuleNotFoundError: No module named 'flows')" in str(caught.value)
         # They were asked in a way that they survive.
         with Client(address, set_as_default=False) as client:
             assert len(client.run(os.getpid)) == 2

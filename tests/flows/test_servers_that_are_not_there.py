@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import socketserver
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from helpers.tiny_task import run_config, write_toml
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-from flows import local_server
+from flows import local_server, run_commands
 from flows.cli import main
 from flows.local_server import ServerError, server
 
@@ -77,6 +79,10 @@ class _Answering(BaseHTTPRequestHandler):
         pass
 
 
+class _Healthy(_Answering):
+    body = b"true"
+
+
 class _Refusing(_Answering):
     """As Prefect does: its health is for everybody."""
 
@@ -121,3 +127,25 @@ def test_a_server_that_refuses_is_told_apart_from_one_that_is_down():
         pytest.raises(ServerError, match=r"refuses \(401\): check PREFECT_API_KEY .*, or wait"),
     ):
         local_server.named_server("wait")
+
+
+def test_a_server_that_a_command_finds_is_used_by_all_threads_and_child_processes(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Prefect's own threads send what the workers of a pool tell."""
+
+    def asked() -> tuple[str | None, str | None]:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: get_current_settings().api.url).result(), os.environ.get(
+                "PREFECT_API_URL"
+            )
+
+    with listening(_Healthy) as api:
+        monkeypatch.setattr(run_commands, "_LOCAL_SERVER", api)
+        monkeypatch.setattr(local_server, "named_server", lambda _: None)
+        before = asked()
+        with run_commands.quiet_prefect() as served:
+            assert (served, *asked()) == (True, api, api)
+        assert asked() == before
+    with run_commands.quiet_prefect() as served:
+        assert (served, *asked()) == (False, *before)
