@@ -90,7 +90,7 @@ class Workers:
             return
         ending = _ending_processes(but=self._others)
         processes = self._config.run.runner == "processes"
-        with progress.stopping(), _undisturbed(), ending if processes else nullcontext():
+        with _undisturbed(), progress.stopping(), ending if processes else nullcontext():
             self._stack.__exit__(kind, error, trace)
 
     def submit(
