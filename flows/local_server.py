@@ -111,13 +111,12 @@ def using(api: str) -> Iterator[None]:
     In all threads of this process, some of which are Prefect's and know of no setting of another
     one's, and in the processes it starts.
     """
-    with environment_by_default(PREFECT_API_URL=api):
-        refresh_global_settings_context()
-        try:
-            yield
-        finally:
-            os.environ.pop("PREFECT_API_URL", None)
+    try:
+        with environment_by_default(PREFECT_API_URL=api):
             refresh_global_settings_context()
+            yield
+    finally:
+        refresh_global_settings_context()
 
 
 def named_server(otherwise: str) -> str | None:
@@ -140,7 +139,7 @@ def named_server(otherwise: str) -> str | None:
         failed = client.api_healthcheck() or _refusal(client)
     if failed is None:
         return named
-    if isinstance(failed, PrefectHTTPStatusError) and failed.response.status_code in _REFUSED:
+    if isinstance(failed, PrefectHTTPStatusError) and _refuses(failed):
         raise ServerError(
             f"the Prefect server at {shown(named)} refuses ({failed.response.status_code}): check "
             f"PREFECT_API_KEY or PREFECT_API_AUTH_STRING, or {otherwise}"
@@ -157,9 +156,12 @@ def _refusal(client: SyncPrefectClient) -> Exception | None:
     try:
         client.read_flows(limit=1)
     except PrefectHTTPStatusError as error:
-        if error.response.status_code in _REFUSED:
-            return error
+        return error if _refuses(error) else None
     return None
+
+
+def _refuses(error: PrefectHTTPStatusError) -> bool:
+    return error.response.status_code in _REFUSED
 
 
 def _check_free(port: int) -> None:

@@ -57,8 +57,7 @@ class ProgressArtifacts:
             self.advance(stage, key, 1.0)
         finally:
             with self._lock:
-                done = all(share == 1 for share in self._shares.get(stage, {}).values())
-                self._show_looks(stage, last=done)
+                self._show_looks(stage, last=self._share_done(stage) == 1)
 
     def measured(self, stage: str, key: str, label: str, figures: Figures) -> None:
         """Add a look at ``dev`` to the table of the stage."""
@@ -82,8 +81,7 @@ class ProgressArtifacts:
             return
         self._done[stage] += share - shares[key]
         shares[key] = share
-        # The running sum may be off in its last digits.
-        done = min(round(self._done[stage] / len(shares), 9), 1.0)
+        done = self._share_done(stage)
         now = time.monotonic()
         if done < 1 and now - self._updated.get(stage, 0.0) < _SECONDS_BETWEEN_UPDATES:
             return
@@ -101,6 +99,13 @@ class ProgressArtifacts:
             )
             if made is not None:
                 self._artifacts[stage] = made
+
+    def _share_done(self, stage: str) -> float:
+        """Return how much of a stage is done; all, where none of its jobs was told of."""
+        if stage not in self._shares:
+            return 1.0
+        # The running sum may be off in its last digits.
+        return min(round(self._done[stage] / len(self._shares[stage]), 9), 1.0)
 
     def _show_looks(self, stage: str, *, last: bool = False) -> None:
         looks = self._looks.get(stage, [])

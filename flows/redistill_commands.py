@@ -10,7 +10,7 @@ from dashboards.terminal import results_table
 from flows.delivery import Delivery, RunResult, deliver
 from flows.places import candidate, place, promotion_command
 from flows.redistillation import Redistilled, left_alone, redistill
-from flows.run_commands import configured
+from flows.run_commands import configured, quiet_prefect, start_server
 from flows.terminal import StageBars
 from flows.work_table import work_table
 
@@ -52,8 +52,6 @@ def redistill_inline(config: DistillConfig, out: str, *, force: bool = False) ->
 def _redistill_with_prefect(
     config: DistillConfig, out: str, console: Console, *, force: bool
 ) -> Redistilled:
-    from flows.run_commands import quiet_prefect, start_server
-
     with quiet_prefect() as served:
         if not served:
             # None is started to be told that there is nothing to do.

@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from flows.dask_workers import dask_runner
+from storage.repeating import repeating
 from tasks import progress
 from tasks.parent import end_with_parent
 
@@ -88,10 +89,19 @@ class Workers:
         if kind is None or issubclass(kind, Exception):
             self._stack.__exit__(kind, error, trace)
             return
-        ending = _ending_processes(but=self._others)
         processes = self._config.run.runner == "processes"
-        with _undisturbed(), progress.stopping(), ending if processes else nullcontext():
+        ending = self._ending_processes() if processes else nullcontext()
+        with _undisturbed(), progress.stopping(), ending:
             self._stack.__exit__(kind, error, trace)
+
+    def _ending_processes(self) -> AbstractContextManager[None]:
+        """Have the child processes end while the block runs, those that are only starting too."""
+
+        def end() -> None:
+            for process in set(multiprocessing.active_children()) - self._others:
+                process.terminate()
+
+        return repeating(end, seconds=_SECONDS_BETWEEN_ENDINGS, name="ending of workers")
 
     def submit(
         self, task: Task[..., Any], chunk: Chunk, store: str, *, after: Sequence[Ended]
@@ -135,25 +145,6 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-@contextmanager
-def _ending_processes(but: set[BaseProcess]) -> Iterator[None]:
-    """Have the child processes end while the block runs, those too that are only being started."""
-    ended = threading.Event()
-
-    def end() -> None:
-        while not ended.wait(_SECONDS_BETWEEN_ENDINGS):
-            for process in set(multiprocessing.active_children()) - but:
-                process.terminate()
-
-    thread = threading.Thread(target=end)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _server_of_this_run(config: DistillConfig) -> dict[Setting, str]:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.errors import StorageError, StoreVersionError
 from storage.names import check_key, check_kind
+from storage.repeating import repeating
 from storage.scratch import is_of_dead_process, own_name
 
 if TYPE_CHECKING:
@@ -129,22 +130,15 @@ class Lease:
     @contextmanager
     def beating(self) -> Iterator[None]:
         """Give signs of life from a thread of its own during the block."""
-        ended = threading.Event()
 
-        def work() -> None:
-            while not ended.wait(BEAT_SECONDS):
-                try:
-                    self.beat()
-                except Exception as error:  # the network may be back at the next beat
-                    _LOG.warning("the lease of %s could not be renewed: %s", self.run, error)
+        def beat() -> None:
+            try:
+                self.beat()
+            except Exception as error:  # the network may be back at the next beat
+                _LOG.warning("the lease of %s could not be renewed: %s", self.run, error)
 
-        thread = threading.Thread(target=work, name=f"lease of {self.run}", daemon=True)
-        thread.start()
-        try:
+        with repeating(beat, seconds=BEAT_SECONDS, name=f"lease of {self.run}"):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def claims(self) -> list[Claim]:
         """All leases and collections there are."""

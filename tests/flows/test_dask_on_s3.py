@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from helpers.chaos import ROOT, Forks
+from helpers.dask_cluster import dask_cluster
 from helpers.in_hand import STAGES, built, stop_at_work
 from helpers.prefect_server import prefect_server
 from helpers.tiny_task import run_config, write_toml
@@ -23,46 +20,6 @@ from flows.delivery import RunResult
 from storage import ArtifactStore
 
 MEASURED = {"evaluation", "report"}
-
-
-@contextmanager
-def dask_cluster(
-    directory: Path, environment: Mapping[str, str]
-) -> Iterator[tuple[str, list[tuple[int, Path]]]]:
-    """A scheduler and two workers, a process each, as on several machines.
-
-    Yields the address, and the workers' processes with the cache that each has to itself.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
-    dask = str(Path(sys.executable).with_name("dask"))
-    cache = str(directory / "cache-of-")
-    started = []
-    try:
-        for number, arguments in enumerate(
-            (
-                ["scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
-                *(["worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"],) * 2,
-            )
-        ):
-            # A cache each: workers on several machines share no disk.
-            own = {**os.environ, **environment, "SPARSEDISTILL_CACHE": f"{cache}{number}"}
-            paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-            own |= {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-            with (directory / f"dask-{number}.log").open("wb") as log:
-                started.append(
-                    subprocess.Popen(
-                        [dask, *arguments], stdout=log, stderr=log, env=own, cwd=directory,
-                        start_new_session=True,
-                    )
-                )  # fmt: skip
-        yield address, [(started[n].pid, Path(f"{cache}{n}")) for n in (1, 2)]
-    finally:
-        for process in started:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
 
 
 @pytest.mark.slow
@@ -89,8 +46,18 @@ def test_a_cluster_that_loses_a_worker_makes_the_bytes_of_local_threads(
         url = s3.make_bucket("cluster")
         s3.on_request = note
         variables = {**s3.environment, **prefect, "SPARSEDISTILL_CACHE": str(tmp_path / "cache")}
+
+        def own(number: int) -> dict[str, str]:
+            """A cache each: workers on several machines share no disk."""
+            return {
+                **variables,
+                "SPARSEDISTILL_CACHE": str(tmp_path / f"cache-of-{number}"),
+                "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
+                "OMP_NUM_THREADS": "1",
+            }
+
         with (
-            dask_cluster(tmp_path, variables) as (address, workers),
+            dask_cluster(tmp_path, workers=2, environment=own) as (address, workers),
             Forks(tmp_path / "log", variables, ["prefect", "flows.prefect_runner"]) as forks,
         ):
             run = {"store": url, "runner": "dask", "dask_address": address, "workers": 2}
@@ -99,7 +66,7 @@ def test_a_cluster_that_loses_a_worker_makes_the_bytes_of_local_threads(
             forks.start(["distill", str(toml), "--out", str(tmp_path / "out"), "--log", str(log)])
             while len(put) < 12 and not forks.ended():
                 time.sleep(0.01)
-            worker, cache = workers[0]
+            worker, cache = workers[0], Path(own(1)["SPARSEDISTILL_CACHE"])
             lost = stop_at_work(
                 worker, lambda: (cache / "tmp").glob("*"), ended=forks.ended,
                 # Else it may be an input that is on its way.

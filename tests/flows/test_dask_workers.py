@@ -7,12 +7,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from helpers.dask_cluster import dask_cluster
 
 from flows.dask_workers import dask_runner
 from sparsedistill.errors import ConfigError
@@ -38,37 +39,16 @@ sys.meta_path.insert(0, Missing())
 
 
 @contextmanager
-def scheduler(directory: Path, *, workers: int, environment: dict[str, str]) -> Iterator[str]:
-    """A scheduler and its workers, started by hand; yields the address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    address = f"tcp://127.0.0.1:{port}"
-    command = str(Path(sys.executable).with_name("dask"))
-    started = []
-    try:
-        for number, arguments in enumerate(
-            (
-                ["scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"],
-                *(["worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"],)
-                * workers,
-            )
-        ):
-            with (directory / f"dask-{number}.log").open("wb") as log:
-                started.append(
-                    subprocess.Popen(
-                        [command, *arguments], stdout=log, stderr=log, cwd=directory,
-                        env={**os.environ, **environment}, start_new_session=True,
-                    )
-                )  # fmt: skip
+def scheduler(directory: Path, *, workers: int, environment: Mapping[str, str]) -> Iterator[str]:
+    """A scheduler whose workers are there; yields the address."""
+    with dask_cluster(directory, workers=workers, environment=lambda _: environment) as (
+        address,
+        _,
+    ):
         with Client(address, timeout=60, set_as_default=False) as client:
             if workers:
                 client.wait_for_workers(workers, timeout=60)
         yield address
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
 
 
 def _namesakes(dask_worker: Worker) -> set[str]:
