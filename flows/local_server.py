@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import TYPE_CHECKING
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import refresh_global_settings_context
 from prefect.exceptions import PrefectHTTPStatusError
@@ -152,11 +153,13 @@ def named_server(otherwise: str) -> str | None:
 
 
 def _refusal(client: SyncPrefectClient) -> Exception | None:
-    """Return the error of a server that answers and refuses: its health is for everybody."""
+    """Return the error of a server that is healthy, for all may ask that, and of no use to us."""
     try:
         client.read_flows(limit=1)
     except PrefectHTTPStatusError as error:
         return error if _refuses(error) else None
+    except httpx.TransportError as error:  # it has gone since
+        return error
     return None
 
 

@@ -98,6 +98,17 @@ class _Refusing(_Answering):
         super().do_GET()
 
 
+class _Going(_Refusing):
+    """Hangs up on whoever asks for more than its health."""
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/health"):
+            super().do_GET()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+
 class _Talking(socketserver.StreamRequestHandler):
     """No HTTP at all."""
 
@@ -125,6 +136,15 @@ def test_a_server_that_refuses_is_told_apart_from_one_that_is_down():
         listening(_Refusing) as api,
         temporary_settings({PREFECT_API_URL: api}),
         pytest.raises(ServerError, match=r"refuses \(401\): check PREFECT_API_KEY .*, or wait"),
+    ):
+        local_server.named_server("wait")
+
+
+def test_a_server_that_goes_after_it_was_found_healthy_is_one_clear_error():
+    with (
+        listening(_Going) as api,
+        temporary_settings({PREFECT_API_URL: api}),
+        pytest.raises(ServerError, match=r"no Prefect server answers at .*Start it, or wait"),
     ):
         local_server.named_server("wait")
 
